@@ -1,0 +1,1 @@
+"""Device arrays: state and what a pulse or a read does to it."""

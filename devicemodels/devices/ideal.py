@@ -1,0 +1,38 @@
+"""A device that obeys: every pulse is exactly one step, without bounds, noise or drift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from devicemodels.quantities import Parameters, quantity
+from devicemodels.state import Chance, StateModule
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdealParameters(Parameters):
+    """The step of one pulse; a rule may ask for another granularity (a smaller epsilon)."""
+
+    step: float = quantity("weight", 1e-12, 1e3, "weight change of one pulse: granularity")
+
+
+class IdealArray(StateModule):
+    """``size`` ideal bipolar devices. weight: (size,) float32."""
+
+    weight: Tensor
+
+    def __init__(self, size: int, parameters: IdealParameters, chance: Chance) -> None:
+        super().__init__()
+        self.parameters = parameters
+        self.register_buffer("weight", torch.zeros(size))
+
+    def write(self, weight: Tensor) -> None:
+        """Set the states to ``weight`` (size,)."""
+        self.weight.copy_(weight)
+
+    def pulse(self, index: Tensor, count: Tensor) -> None:
+        """Add ``count`` (n,) signed steps to the distinct devices ``index`` (n,)."""
+        moved = self.weight[index].double() + count.double() * self.parameters.step
+        self.weight[index] = moved.to(self.weight.dtype)

@@ -1,0 +1,114 @@
+"""Kernels in plain torch: the specification the faster forms are tested against."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from devicemodels.devices.pcm import PCMParameters
+    from devicemodels.devices.step import StepResponse
+
+
+def set_pulses(
+    conductance_us: Tensor,
+    pulses: Tensor,
+    index: Tensor,
+    count: Tensor,
+    normals: Tensor,
+    parameters: PCMParameters,
+) -> None:
+    """Apply identical SET pulses to PCM devices, in place (J. Appl. Phys. 124, 152135).
+
+    conductance_us: (n,) float32 [µS] at T0 after programming. pulses: (n,) int32 since the last
+    RESET. index, count: (e,) int64, distinct devices and their pulses (> 0). normals: one per
+    pulse, an event's pulses side by side.
+    """
+    p = parameters
+    first = count.cumsum(0) - count
+    g = conductance_us[index].double()
+    done = pulses[index].double()
+    for k in range(int(count.max()) if len(count) else 0):
+        live = count > k
+        z = normals[(first + k).clamp(max=len(normals) - 1)].double()
+        history = torch.exp(-(done + 1 + k) / p.a)
+        mean = p.m1 * g + p.c1 + p.A1 * history
+        spread = (p.m2 * g + p.c2 + p.A2 * history).clamp(min=0)
+        g = torch.where(live, (g + mean + spread * z).clamp(p.g_min, p.g_max), g)
+    conductance_us[index] = g.float()
+    pulses[index] += count.int()
+
+
+def drifted(
+    conductance_us: Tensor, programmed_at_s: Tensor, exponent: Tensor, now_s: float, t0_s: float
+) -> Tensor:
+    """Return G(now) = G (age/T0)^(-nu) [µS]; the factor is 1 for ages under T0."""
+    age = (now_s - programmed_at_s).div_(t0_s).clamp_(min=1.0).float()
+    return conductance_us * torch.exp(-exponent * torch.log(age))
+
+
+def read_pairs(
+    conductance_us: Tensor,
+    programmed_at_s: Tensor,
+    exponent: Tensor,
+    index: Tensor | None,
+    now_s: float,
+    beta_us: float,
+    parameters: PCMParameters,
+    weight: Tensor,
+    variance: Tensor | None,
+) -> None:
+    """Write the read weight and its read-noise variance, of all pairs or of ``index``.
+
+    The first three are (2n,): G+ of weight i at i, its G- at n + i. weight, variance: (n,)
+    float32, dimensionless; variance None when the devices read without noise.
+    """
+    n = weight.numel()
+    where = slice(None) if index is None else index
+    g = []
+    for half in (slice(0, n), slice(n, 2 * n)):
+        state = (t[half][where] for t in (conductance_us, programmed_at_s, exponent))
+        g.append(drifted(*state, now_s, parameters.t0_s))
+    weight[where] = (g[0] - g[1]) / beta_us
+    if variance is not None:
+        m3, c3 = parameters.m3, parameters.c3
+        variance[where] = ((m3 * g[0] + c3) ** 2 + (m3 * g[1] + c3) ** 2) / beta_us**2
+
+
+def step_pulses(
+    state: Tensor,
+    step_up: Tensor,
+    step_down: Tensor,
+    upper: Tensor,
+    lower: Tensor,
+    index: Tensor,
+    count: Tensor,
+    normals: Tensor,
+    spread: float,
+    response: StepResponse,
+) -> None:
+    """Apply up and down pulses to bipolar devices, in place.
+
+    state, step_up, step_down, upper, lower: (n,) float32, weight units. index: (e,) distinct;
+    count: (e,) signed. A pulse moves the state by its step times the response (1 + spread z),
+    clipped to the bounds. While the response is constant, n equal pulses are one draw,
+    n step + sqrt(n) spread step z: one normal an event. Else one normal per pulse.
+    """
+    w = state[index].double()
+    high, low = upper[index].double(), lower[index].double()
+    up = count > 0
+    step = torch.where(up, step_up[index].double(), -step_down[index].double())
+    number = count.abs()
+    if response.kind == "constant":
+        z = normals[: len(index)].double()
+        moved = w + step * (number + spread * number.double().sqrt() * z)
+        state[index] = moved.clamp(low, high).float()
+        return
+    first = number.cumsum(0) - number
+    for k in range(int(number.max()) if len(number) else 0):
+        z = normals[(first + k).clamp(max=len(normals) - 1)].double()
+        moved = w + step * response.scale(w, up, high, low) * (1 + spread * z)
+        w = torch.where(number > k, moved.clamp(low, high), w)
+    state[index] = w.float()

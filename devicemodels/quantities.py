@@ -1,0 +1,46 @@
+"""Physical quantities: fields of parameter dataclasses with a unit and limits, checked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from devicemodels.errors import InputError
+
+#: How far a value can be trusted; every value in a parameter file carries one of these.
+STATUSES = ("verified", "recalled", "assumed", "fitted", "exact")
+
+
+def quantity(unit: str, low: float, high: float, about: str) -> Any:
+    """Declare a dataclass field: its unit, the values physics allows [low, high], its meaning."""
+    return field(metadata={"unit": unit, "low": low, "high": high, "about": about})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """Base of all parameter sets: construction rejects a value outside its physical limits."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            low, high = item.metadata["low"], item.metadata["high"]
+            value = getattr(self, item.name)
+            if not (math.isfinite(value) and low <= value <= high):
+                raise InputError(
+                    f"{item.name} = {value} {item.metadata['unit']} is impossible: "
+                    f"allowed are {low} to {high} ({item.metadata['about']})"
+                )
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One value of a parameter file with its provenance."""
+
+    name: str
+    value: float
+    unit: str
+    source: str
+    status: str
+    low: float
+    high: float
+    about: str

@@ -1,0 +1,1 @@
+"""Synapses: weights made of devices."""

@@ -1,0 +1,60 @@
+"""What every synapse offers: weights made of devices, changed by nothing but pulses."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from devicemodels.pulses import PulseEvents
+from devicemodels.state import Chance, StateModule
+
+
+class Synapse(StateModule):
+    """An array of weights (out x in). Conductances inside [µS], weight units outside.
+
+    Counters (Python integers, saved with the state): ``set_pulses`` raise a conductance,
+    ``reset_pulses`` lower one (a bipolar device's down pulses count here), ``refreshes``.
+    """
+
+    scalars = {"set_pulses": int, "reset_pulses": int, "refreshes": int}
+    chance: Chance
+
+    def __init__(self, shape: tuple[int, int], chance: Chance) -> None:
+        super().__init__()
+        self.shape = shape
+        self.chance = chance
+        self.set_pulses = self.reset_pulses = self.refreshes = 0
+
+    @property
+    @abstractmethod
+    def granularity(self) -> float:
+        """Mean weight change of one pulse: epsilon of MCA, dw_min of RPU."""
+
+    @abstractmethod
+    def apply(self, events: PulseEvents, now_s: float) -> None:
+        """Send the pulses to the devices at time ``now_s``."""
+
+    @abstractmethod
+    def weights(self, now_s: float) -> Tensor:
+        """Return the weights as they read at ``now_s`` without noise, (out, in). Do not modify."""
+
+    @abstractmethod
+    def read_variance(self, now_s: float) -> Tensor | None:
+        """Return the variance of one noisy read of each weight, (out, in); None if noise-free."""
+
+    @abstractmethod
+    def program(self, weights: Tensor, now_s: float) -> None:
+        """Write target weights (out, in) as a perfect program-and-verify would, within bounds."""
+
+    def fabricate(self) -> bool:
+        """Leave the devices as they come from fabrication; False if no such state is known."""
+        return False
+
+    def refresh(self, now_s: float) -> int:
+        """Re-write saturated weights; return how many. Only differential pairs saturate."""
+        return 0
+
+    @abstractmethod
+    def conductances(self, now_s: float) -> dict[str, Tensor]:
+        """Return the device values by name, for pictures: [µS], or weight units if bipolar."""

@@ -1,0 +1,163 @@
+"""Differential pair of PCM devices: W = (G+ - G-) / beta, SET-only, with refresh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from devicemodels import kernels
+from devicemodels.devices.pcm import PCMArray, PCMParameters
+from devicemodels.pulses import PulseEvents
+from devicemodels.quantities import Parameters, quantity
+from devicemodels.state import Chance
+from devicemodels.synapses.base import Synapse
+
+#: Reads further than this many standard deviations from a threshold are not drawn (p < 1e-14).
+_CERTAIN = 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairParameters(Parameters):
+    """How two PCM devices make a weight, and when a saturated pair is written anew."""
+
+    beta: float = quantity("uS/weight", 1e-9, 1e9, "conductance difference of a weight of 1")
+    refresh_above: float = quantity("uS", 0, 1e4, "refresh a pair with a device read above this")
+    refresh_below: float = quantity("uS", 0, 1e4, "... whose difference reads below this")
+    refresh_pulses: float = quantity("pulse", 0, 1e3, "most SET pulses to write it back")
+    initial_mean: float = quantity("uS", 0, 1e4, "mean conductance as fabricated")
+    initial_std: float = quantity("uS", 0, 1e4, "spread of the conductance as fabricated")
+    initial_pulses: float = quantity("pulse", 0, 1e6, "SET pulses a fabricated device has seen")
+
+
+class DifferentialPair(Synapse):
+    """``out x in`` weights on 2 x out x in PCM devices.
+
+    A positive event pulses G+, a negative one G-: PCM conductance only grows gradually. The
+    weights are read from a cache that is exact for every pair just pulsed; drift of the others
+    is brought up to date before its relative error exceeds ``drift_tolerance`` (0: at every
+    read). The factor of a device of age t >= T0 changes by nu dt / t, so a full read each
+    drift_tolerance T0 / max(nu) seconds keeps that bound.
+    """
+
+    scalars = Synapse.scalars | {"read_at_s": float}
+    weight: Tensor
+    variance: Tensor | None
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        device: PCMParameters,
+        pair: PairParameters,
+        chance: Chance,
+        drift_tolerance: float = 1e-3,
+    ) -> None:
+        super().__init__(shape, chance)
+        self.pair, self.drift_tolerance = pair, drift_tolerance
+        self.size = shape[0] * shape[1]
+        self.devices = PCMArray(2 * self.size, device, chance)
+        self.register_buffer("weight", torch.zeros(self.size))
+        noisy = device.reads_noisily
+        self.register_buffer("variance", torch.zeros(self.size) if noisy else None)
+        self.read_at_s = float("-inf")
+        steepest = float(self.devices.exponent.max())
+        self._read_every_s = drift_tolerance * device.t0_s / steepest if steepest else float("inf")
+
+    @property
+    def granularity(self) -> float:
+        return self.devices.parameters.mean_step / self.pair.beta
+
+    def apply(self, events: PulseEvents, now_s: float) -> None:
+        if not len(events):
+            return
+        count = events.count.abs()
+        self.devices.set(events.index + self.size * (events.count < 0), count, now_s)
+        self.set_pulses += int(count.sum())
+        self._read(now_s, events.index)
+
+    def _read(self, now_s: float, index: Tensor | None = None) -> None:
+        d = self.devices
+        kernels.read_pairs(
+            d.conductance_us,
+            d.programmed_at_s,
+            d.exponent,
+            index,
+            now_s,
+            self.pair.beta,
+            d.parameters,
+            self.weight,
+            self.variance,
+        )
+
+    def _bring_up_to_date(self, now_s: float) -> None:
+        if now_s - self.read_at_s > self._read_every_s or self.read_at_s == float("-inf"):
+            self._read(now_s)
+            self.read_at_s = now_s
+
+    def weights(self, now_s: float) -> Tensor:
+        self._bring_up_to_date(now_s)
+        return self.weight.view(self.shape)
+
+    def read_variance(self, now_s: float) -> Tensor | None:
+        self._bring_up_to_date(now_s)
+        return None if self.variance is None else self.variance.view(self.shape)
+
+    def program(self, weights: Tensor, now_s: float) -> None:
+        p, d = self.devices.parameters, self.devices
+        target = weights.detach().reshape(-1).to(d.conductance_us) * self.pair.beta
+        both = torch.cat([target.clamp(min=0), (-target).clamp(min=0)]) + p.reset_mean
+        d.conductance_us.copy_(both.clamp_(p.g_min, p.g_max))
+        self._as_new(now_s)
+
+    def fabricate(self) -> bool:
+        p, d = self.devices.parameters, self.devices
+        g = self.pair.initial_mean + self.pair.initial_std * self.chance.normal(2 * self.size)
+        d.conductance_us.copy_(g.clamp_(p.g_min, p.g_max))
+        self._as_new(0.0)
+        return True
+
+    def _as_new(self, now_s: float) -> None:
+        self.devices.pulses.fill_(int(self.pair.initial_pulses))
+        self.devices.programmed_at_s.fill_(now_s)
+        self.read_at_s = float("-inf")
+
+    def refresh(self, now_s: float) -> int:
+        """RESET saturated pairs and write their difference back (Front. Neurosci. 14:406).
+
+        Both decisions and the difference come from one noisy read. The number of SET pulses is
+        the one whose mean response comes nearest, without verify.
+        """
+        worn = self._saturated(now_s)
+        if not len(worn):
+            return 0
+        index, difference = worn[:, 0].long(), worn[:, 1]
+        levels = self.devices.parameters.mean_set_response(int(self.pair.refresh_pulses))
+        rise = torch.tensor(levels, dtype=torch.float64, device=difference.device) - levels[0]
+        count = (difference.abs().unsqueeze(1) - rise).abs().argmin(1)
+        self.devices.reset(torch.cat([index, index + self.size]), now_s)
+        write = count > 0
+        self.devices.set((index + self.size * (difference < 0))[write], count[write], now_s)
+        self.reset_pulses += 2 * len(index)
+        self.set_pulses += int(count.sum())
+        self.refreshes += len(index)
+        self._read(now_s, index)
+        return len(index)
+
+    def _saturated(self, now_s: float) -> Tensor:
+        """Return (pairs, 2) float64: index and read difference [µS] of the pairs to refresh."""
+        p, d = self.devices.parameters, self.devices
+        margin = _CERTAIN * (p.m3 * p.g_max + p.c3)
+        g = d.conductance_us
+        # Drift only lowers G, so undrifted values select every pair that could read as saturated.
+        high = torch.maximum(g[: self.size], g[self.size :]) > self.pair.refresh_above - margin
+        index = high.nonzero().squeeze(1)
+        plus, minus = d.read(now_s, index), d.read(now_s, index + self.size)
+        difference = (plus - minus).double()
+        worn = torch.maximum(plus, minus) > self.pair.refresh_above
+        worn &= difference.abs() < self.pair.refresh_below
+        return torch.stack([index[worn].double(), difference[worn]], dim=1)
+
+    def conductances(self, now_s: float) -> dict[str, Tensor]:
+        g = self.devices.conductance(now_s)
+        return {"G+": g[: self.size], "G-": g[self.size :]}

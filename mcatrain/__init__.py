@@ -1,0 +1,1 @@
+"""Training of neural networks on simulated analog memory."""
