@@ -1,1 +1,26 @@
-"""Training of neural networks on simulated analog memory."""
+"""Training of neural networks on simulated analog memory, by MCA, by RPU, or digitally."""
+
+from devicemodels.errors import InputError
+from mcatrain.clock import Clock
+from mcatrain.nn.convert import LayerOptions, convert
+from mcatrain.nn.linear import AnalogLinear
+from mcatrain.optim.mca import MCA
+from mcatrain.optim.rpu import RPU
+from mcatrain.periphery import Converters, Periphery
+from mcatrain.tile import Tile, tiles
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MCA",
+    "RPU",
+    "AnalogLinear",
+    "Clock",
+    "Converters",
+    "InputError",
+    "LayerOptions",
+    "Periphery",
+    "Tile",
+    "convert",
+    "tiles",
+]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -16,9 +17,14 @@ from torch import Tensor
 _forced: str | None = None
 
 
-def _form(tensor: Tensor) -> Any:
-    name = _forced or ("cpu" if tensor.device.type == "cpu" else "reference")
-    return importlib.import_module(f"{__name__}.{name}")
+def form(package: str, tensor: Tensor) -> Any:
+    """Return the module of kernels that serves ``tensor``: the form for its device."""
+    return _module(package, _forced or ("cpu" if tensor.is_cpu else "reference"))
+
+
+@cache
+def _module(package: str, name: str) -> Any:
+    return importlib.import_module(f"{package}.{name}")
 
 
 @contextmanager
@@ -34,14 +40,14 @@ def use(name: str) -> Iterator[None]:
 
 def set_pulses(conductance_us: Tensor, *rest: Any) -> None:
     """See `reference.set_pulses`."""
-    _form(conductance_us).set_pulses(conductance_us, *rest)
+    form(__name__, conductance_us).set_pulses(conductance_us, *rest)
 
 
 def read_pairs(conductance_us: Tensor, *rest: Any) -> None:
     """See `reference.read_pairs`."""
-    _form(conductance_us).read_pairs(conductance_us, *rest)
+    form(__name__, conductance_us).read_pairs(conductance_us, *rest)
 
 
 def step_pulses(state: Tensor, *rest: Any) -> None:
     """See `reference.step_pulses`."""
-    _form(state).step_pulses(state, *rest)
+    form(__name__, state).step_pulses(state, *rest)

@@ -1,0 +1,204 @@
+"""Image sets for classification: digits (8x8, in scikit-learn) and MNIST (28x28, IDX files)."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from devicemodels.errors import InputError, closest
+from mcatrain.data.fetch import REPLACE, Source, obtain, read
+
+#: LeCun et al., Proc. IEEE 86 (1998) 2278, doi:10.1109/5.726791.
+MNIST = Source(
+    folder="mnist",
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist",
+        "https://storage.googleapis.com/cvdf-datasets/mnist",
+    ),
+    suffix=".gz",
+    sha256={
+        "train-images-idx3-ubyte": (
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+        ),
+        "train-labels-idx1-ubyte": (
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+        ),
+        "t10k-images-idx3-ubyte": (
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+        ),
+        "t10k-labels-idx1-ubyte": (
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+        ),
+    },
+)
+_MNIST_SIDE = 28
+_CLASSES = 10
+_DIGITS_TEST = 360
+_DIGITS_SEED = 0
+_IDX_BYTE = 0x08  # the IDX type code of unsigned bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A classification set, split into training and test examples.
+
+    train_x, test_x: pixels in [0, 1], float32, (n, features), rows flattened from
+    ``image_shape`` (channels, height, width); train_y, test_y: class 0..classes-1, int64, (n,).
+    """
+
+    name: str
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    classes: int
+    image_shape: tuple[int, int, int]
+
+
+def load_images(
+    name: str,
+    data_dir: Path | str | None = None,
+    train_limit: int | None = None,
+    mirror: str | None = None,
+) -> Dataset:
+    """Load the image set ``name``: one of IMAGE_SETS.
+
+    data_dir, mirror: where files come from (see fetch.obtain); digits needs neither.
+    train_limit: keep the first so many training examples. Raises InputError for an unknown
+    name, a limit outside 1..training examples, a file that is missing or damaged.
+    """
+    if name not in _LOADERS:
+        raise InputError(f"no image set {name!r}: {closest(name, _LOADERS)}")
+    if train_limit is not None and train_limit < 1:
+        raise InputError(f"--train-limit {train_limit}: give at least 1, or leave it out for all")
+    data = _LOADERS[name](data_dir, mirror)
+    if train_limit is None:
+        return data
+    size = len(data.train_y)
+    if train_limit > size:
+        raise InputError(
+            f"--train-limit {train_limit}: {name} has {size} training examples: give at most "
+            f"{size}, or leave it out for all"
+        )
+    # clone: a view would keep the whole set in memory.
+    return replace(
+        data,
+        train_x=data.train_x[:train_limit].clone(),
+        train_y=data.train_y[:train_limit].clone(),
+    )
+
+
+def _digits(data_dir: Path | str | None, mirror: str | None) -> Dataset:
+    """Split the 1,797 digits of scikit-learn into 1,437 for training and 360 for test.
+
+    The split is one draw, stratified by class, with fixed seed: the set itself has none. Pixels
+    are counts 0..16. Source: Alpaydin and Kaynak 1998, doi:10.24432/C50P49 (its test part).
+    """
+    # here, because scikit-learn takes a second to import
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    train_x, test_x, train_y, test_y = train_test_split(
+        bunch.data,
+        bunch.target,
+        test_size=_DIGITS_TEST,
+        stratify=bunch.target,
+        random_state=_DIGITS_SEED,
+    )
+    return Dataset(
+        "digits",
+        *_tensors(train_x, train_y, 16),
+        *_tensors(test_x, test_y, 16),
+        _CLASSES,
+        (1, 8, 8),
+    )
+
+
+def _mnist(data_dir: Path | str | None, mirror: str | None) -> Dataset:
+    """Read the four IDX files of MNIST: 60,000 training and 10,000 test images, pixels 0..255."""
+    parts: list[tuple[Tensor, Tensor]] = []
+    for part in ("train", "t10k"):
+        paths = [
+            obtain(MNIST, f"{part}-{what}-ubyte", data_dir, mirror)
+            for what in ("images-idx3", "labels-idx1")
+        ]
+        parts.append(_tensors(*_labelled_images(*paths), 255))
+    train, test = parts
+    return Dataset("mnist", *train, *test, _CLASSES, (1, _MNIST_SIDE, _MNIST_SIDE))
+
+
+#: Image sets by name.
+_LOADERS: dict[str, Callable[[Path | str | None, str | None], Dataset]] = {
+    "digits": _digits,
+    "mnist": _mnist,
+}
+IMAGE_SETS = tuple(_LOADERS)
+
+
+def _tensors(images: NDArray, labels: NDArray, full: int) -> tuple[Tensor, Tensor]:
+    """Return pixels 0..full as float32 (n, features) in [0, 1], labels as int64 (n,)."""
+    pixels = torch.from_numpy(images.reshape(len(images), -1).astype(np.float32))
+    return pixels.div_(full), torch.from_numpy(labels.astype(np.int64))
+
+
+def _labelled_images(images_path: Path, labels_path: Path) -> tuple[NDArray, NDArray]:
+    """Read images (n, 28, 28) and labels (n,) and check that they belong together."""
+    images = read_idx(images_path, 3)
+    labels = read_idx(labels_path, 1)
+    if images.shape[1:] != (_MNIST_SIDE, _MNIST_SIDE):
+        size = "x".join(map(str, images.shape[1:]))
+        raise InputError(
+            f"{images_path}: images are {size}, not {_MNIST_SIDE}x{_MNIST_SIDE} pixels: {REPLACE}"
+        )
+    if len(images) != len(labels):
+        raise InputError(
+            f"{labels_path}: {len(labels)} labels for the {len(images)} images of "
+            f"{images_path.name}: take both files from one copy of the set"
+        )
+    if labels.max() >= _CLASSES:
+        first = int(np.argmax(labels >= _CLASSES))
+        raise InputError(
+            f"{labels_path}: label {labels[first]} of example {first} is not in 0 to "
+            f"{_CLASSES - 1}: {REPLACE}"
+        )
+    return images, labels
+
+
+def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """Return the array of an IDX file of unsigned bytes, plain, .gz or .xz; read-only.
+
+    IDX: bytes 0, 0, type code, number of dimensions; each dimension as a big-endian uint32; the
+    values, last dimension fastest. Raises InputError if the file is anything else.
+    """
+    content = read(path)
+    header = 4 * (1 + dimensions)
+    magic = bytes((0, 0, _IDX_BYTE, dimensions))
+    if not content:
+        raise InputError(f"{path}: the file is empty: {REPLACE}")
+    if content[:4] != magic:
+        raise InputError(
+            f"{path}: begins with bytes {content[:4].hex(' ')}, an IDX file of {dimensions}-d "
+            f"unsigned bytes with {magic.hex(' ')}: {REPLACE}"
+        )
+    if len(content) < header:
+        raise InputError(
+            f"{path}: cut short: {len(content)} bytes, an IDX header has {header}: {REPLACE}"
+        )
+    shape = struct.unpack_from(f">{dimensions}I", content, 4)
+    if 0 in shape:
+        raise InputError(f"{path}: holds no examples (shape {shape}): {REPLACE}")
+    if len(content) - header != math.prod(shape):
+        raise InputError(
+            f"{path}: holds {len(content) - header} values, its header says {math.prod(shape)}: "
+            f"{REPLACE}"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

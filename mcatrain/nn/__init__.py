@@ -1,0 +1,1 @@
+"""Layers on analog arrays, and the conversion of a torch model to them."""

@@ -1,0 +1,69 @@
+"""What both rules share: the tiles behind the parameters, simulated time, refresh."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from devicemodels.errors import InputError
+from mcatrain.clock import Clock
+from mcatrain.tile import Tile, tiles
+
+
+class PulsedOptimizer(torch.optim.Optimizer):
+    """An optimizer whose model has tiles. Device state lives in the model, never here."""
+
+    tiles: dict[Tensor, Tile]
+    clock: Clock
+
+    def _bind(self, model: nn.Module, refresh_every: int) -> None:
+        """Find the model's tiles; every ``refresh_every`` examples (0: never) they refresh."""
+        if refresh_every != int(refresh_every) or refresh_every < 0:
+            raise InputError(
+                f"refresh_every = {refresh_every}: give a whole number of examples, 0 for never"
+            )
+        found = tiles(model)
+        if not found:
+            raise InputError(
+                f"{type(self).__name__}: the model has no analog layers: call convert(model) first"
+            )
+        self.tiles = {tile.chi: tile for tile in found.values()}
+        self.clock = next(iter(found.values())).clock
+        self.refresh_every = int(refresh_every)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+        for tile in self.tiles.values():
+            tile.forget()
+
+    def _pass_time(self) -> bool:
+        """Move the clock by the examples since the last step; True when a refresh is due."""
+        examples = max(tile.examples for tile in self.tiles.values())
+        for tile in self.tiles.values():
+            tile.examples = 0
+        before = self.clock.examples
+        self.clock.count(examples)
+        every = self.refresh_every
+        return every > 0 and before // every != self.clock.examples // every
+
+    def _refresh(self) -> None:
+        for tile in self.tiles.values():
+            tile.synapse.refresh(self.clock.now_s)
+
+    def _require_finite(self, value: Tensor, parameter: Tensor) -> None:
+        """Raise before any device is touched. The sum is finite whenever all entries are."""
+        if not math.isfinite(value.sum().item()) and not torch.isfinite(value).all():
+            tile = self.tiles.get(parameter)
+            where = f"layer {tile.name!r}" if tile else "a digital parameter"
+            raise InputError(
+                f"gradient of {where} is not finite after {self.clock.examples} examples: no "
+                "device was touched; lower the learning rate or clip the gradient"
+            )
+
+
+def as_groups(params: Any, model: nn.Module) -> Any:
+    """Return the parameters a user gave, or all of the model's."""
+    return list(model.parameters()) if params is None else list(params)

@@ -1,0 +1,152 @@
+"""MCA: mixed-precision computational memory around any torch optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from devicemodels.errors import InputError
+from devicemodels.pulses import PulseEvents
+from mcatrain import kernels
+from mcatrain.optim.base import PulsedOptimizer, as_groups
+
+#: These scale an update by the parameter's own size or move the parameter to try: chi is neither
+#: the weight nor what the loss was computed with.
+_UNFIT = {"lamb", "lars", "adafactor", "lbfgs", "sparseadam"}
+_DECOUPLED_KEYS = ("decoupled_weight_decay", "weight_decouple", "decoupled_decay")
+_DECOUPLED_NAMES = {"adamw", "muon", "lion", "sgdw"}
+
+
+class MCA(PulsedOptimizer):
+    """Mixed-precision training on computational memory (Front. Neurosci. 14:406, 2020).
+
+    The base optimizer trains chi, a float32 accumulator per analog weight; when |chi| reaches
+    the granularity epsilon, trunc(chi / epsilon) pulses go to the devices and that much is taken
+    from chi, without read-back. Parameters that are not analog are trained by the base optimizer
+    as usual.
+
+        MCA(model, torch.optim.Adam, lr=1e-3)
+        MCA(model, torch.optim.SGD, lr=0.1, momentum=0.9, epsilon=0.05, refresh_every=0)
+
+    base: any torch.optim.Optimizer class with its keywords. params: parameter groups as in
+    torch; a group may hold its own ``epsilon`` (None: the layer's granularity, the mean weight
+    change of one pulse). refresh_every: examples between refreshes of saturated pairs, 0 never.
+    Weight decay is taken from the base optimizer and acts on the read weight; ``decoupled`` says
+    whether as AdamW does (None: known from the base). Schedulers, closures, gradient clipping
+    and accumulation work as in torch.
+    Raises InputError for a base that cannot work on chi (LAMB, LARS, Adafactor, LBFGS),
+    epsilon <= 0, and, from step(), a gradient that is not finite, before any device is touched.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        base: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
+        *,
+        params: Any = None,
+        epsilon: float | None = None,
+        refresh_every: int = 100,
+        decoupled: bool | None = None,
+        **options: Any,
+    ) -> None:
+        self._bind(model, refresh_every)
+        self.base = base(as_groups(params, model), **options)
+        names = {kind.__name__.lower() for kind in type(self.base).__mro__}
+        if names & _UNFIT:
+            raise InputError(
+                f"MCA cannot wrap {type(self.base).__name__}: it scales or retries by the "
+                "parameter's own value, and chi is not the weight; use SGD, Adam, AdamW, ..."
+            )
+        self._decoupled = decoupled if decoupled is not None else bool(names & _DECOUPLED_NAMES)
+        self._given_decoupled = decoupled
+        super().__init__(self.base.param_groups, {"epsilon": epsilon})
+        self._share()
+        for group in self.param_groups:
+            _check_epsilon(group["epsilon"])
+
+    def _share(self) -> None:
+        """Show the base optimizer's groups and state as our own: schedulers edit these."""
+        for group in self.base.param_groups:
+            group.setdefault("epsilon", self.defaults["epsilon"])
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        if self.param_groups is self.base.param_groups:
+            _check_epsilon(param_group.get("epsilon"))
+            self.base.add_param_group(param_group)
+            self._share()
+        else:  # called by Optimizer.__init__ for the groups that base holds already
+            super().add_param_group(param_group)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.base.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.base.load_state_dict(state_dict)
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Let the base optimizer change chi, then spend whole pulses of it on the devices."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._require_finite(p.grad, p)
+        refresh = self._pass_time()
+        self._base_step()
+        now_s = self.clock.now_s
+        for group in self.param_groups:
+            for p in group["params"]:
+                tile = self.tiles.get(p)
+                if tile is not None:
+                    epsilon = group["epsilon"] or tile.synapse.granularity
+                    tile.synapse.apply(PulseEvents(*kernels.spend(p, epsilon)), now_s)
+        if refresh:
+            self._refresh()
+        return loss
+
+    def _base_step(self) -> None:
+        """One step of the base, its weight decay acting on the read weight instead of chi."""
+        decays = [group.get("weight_decay", 0) for group in self.param_groups]
+        if not any(decays):
+            self.base.step()
+            return
+        kept = [(p, p.grad) for group in self.param_groups for p in group["params"]]
+        try:
+            for group, decay in zip(self.param_groups, decays, strict=True):
+                self._decay(group, decay)
+                group["weight_decay"] = type(decay)(0)
+            self.base.step()
+        finally:
+            for group, decay in zip(self.param_groups, decays, strict=True):
+                group["weight_decay"] = decay
+            for p, grad in kept:
+                p.grad = grad
+
+    def _decay(self, group: dict[str, Any], decay: float) -> None:
+        decoupled = self._decoupled
+        if self._given_decoupled is None:
+            decoupled |= any(group.get(key) is True for key in _DECOUPLED_KEYS)
+        for p in group["params"]:
+            if p.grad is None or not decay:
+                continue
+            tile = self.tiles.get(p)
+            weight = p if tile is None else tile.synapse.weights(self.clock.now_s)
+            if decoupled:
+                p.sub_(weight, alpha=float(group["lr"]) * decay)
+            else:
+                p.grad = p.grad.add(weight, alpha=-decay if group.get("maximize") else decay)
+
+
+def _check_epsilon(epsilon: float | None) -> None:
+    if epsilon is not None and not 0 < epsilon < float("inf"):
+        raise InputError(
+            f"epsilon = {epsilon}: give a positive weight change, or None for the device's own"
+        )

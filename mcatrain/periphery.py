@@ -1,0 +1,140 @@
+"""Around the array: DAC, ADC, additive noise, bounds, noise and bound management."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from devicemodels.errors import InputError, closest
+from devicemodels.state import Chance
+from mcatrain import kernels
+
+_MOST_HALVINGS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converters:
+    """One direction of a matrix-vector product, y = ADC(W DAC(x) + noise).
+
+    bits: None for an ideal converter; n bits are 2^n - 1 levels, symmetric about 0, on
+    [-bound, bound] (aihwkit's inp_res = out_res = 1/(2^n - 2) of the range). Inputs are bounded
+    by 1. rounding: 'nearest' or 'stochastic', of the input. output_noise: standard deviation
+    added to each output (aihwkit's out_noise), before management scales it back.
+    noise_management NM: x is divided by max|x| before and y multiplied after.
+    bound_management BM: an output at its bound halves x and is read again.
+    """
+
+    input_bits: int | None = None
+    output_bits: int | None = None
+    output_bound: float = math.inf
+    output_noise: float = 0.0
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+    noise_management: bool = False
+    bound_management: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("input_bits", "output_bits"):
+            bits = getattr(self, name)
+            if bits is not None and not 2 <= bits <= 24:
+                raise InputError(f"{name} = {bits}: give 2 to 24 bits, or None for ideal")
+        if not self.output_bound > 0:
+            raise InputError(f"output_bound = {self.output_bound}: give a positive bound")
+        if self.output_bits is not None and math.isinf(self.output_bound):
+            raise InputError("output_bits needs an output_bound: levels need a finite range")
+        if not self.output_noise >= 0:
+            raise InputError(f"output_noise = {self.output_noise}: give 0 or more")
+        if self.rounding not in ("nearest", "stochastic"):
+            raise InputError(f"rounding {self.rounding!r}: give 'nearest' or 'stochastic'")
+
+    @property
+    def ideal(self) -> bool:
+        """Nothing between the vector and the array."""
+        return self == Converters()
+
+    @property
+    def input_levels(self) -> int:
+        """Levels on each side of 0, 0 for an ideal DAC."""
+        return 0 if self.input_bits is None else 2 ** (self.input_bits - 1) - 1
+
+    @property
+    def output_levels(self) -> int:
+        """Levels on each side of 0, 0 for an ideal ADC."""
+        return 0 if self.output_bits is None else 2 ** (self.output_bits - 1) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Periphery:
+    """Converters of the forward pass and of the backward pass through the transposed array."""
+
+    forward: Converters = field(default_factory=Converters)
+    backward: Converters = field(default_factory=Converters)
+
+
+_MCA = Converters(
+    input_bits=8, output_bits=8, output_bound=8.0, noise_management=True, bound_management=True
+)
+_RPU2016 = {"input_bits": 5, "output_bits": 9, "output_bound": 12.0, "output_noise": 0.06}
+
+#: mca: 8-bit converters (Front. Neurosci. 14:406); range and managements are our choice, the
+#: paper's text could not be read. rpu2016: the baseline of Gokmen & Vlasov 2016; the backward
+#: vector is scaled to the converter's range (NM), as its small errors would else round to 0.
+PRESETS = {
+    "mca": Periphery(forward=_MCA, backward=_MCA),
+    "rpu2016": Periphery(
+        forward=Converters(**_RPU2016),  # type: ignore[arg-type]
+        backward=Converters(**_RPU2016, noise_management=True),  # type: ignore[arg-type]
+    ),
+    "ideal": Periphery(),
+}
+
+
+def preset(name: str) -> Periphery:
+    """Return the periphery called ``name``; InputError names the closest one."""
+    if name not in PRESETS:
+        raise InputError(f"no periphery {name!r}: {closest(name, PRESETS)}")
+    return PRESETS[name]
+
+
+def matvec(
+    x: Tensor, weights: Tensor, variance: Tensor | None, c: Converters, chance: Chance
+) -> Tensor:
+    """Return the array's answer y (n, out) to the rows of x (n, in), both float32.
+
+    weights: (out, in). variance: of one read of each weight, or None. Fresh independent read
+    noise of every device is, at the output, exactly Gaussian with variance x^2 S^T.
+    """
+    if c.ideal and variance is None:
+        return linear(x, weights)
+    x, scale = kernels.dac(x, c.input_levels, c.noise_management, _dither(x, c, chance))
+    y, clipped = _read(x, weights, variance, c, chance)
+    if c.bound_management:
+        for _ in range(_MOST_HALVINGS):
+            if clipped is None:
+                break
+            x, scale = x.clone(), scale.clone()
+            x[clipped] /= 2
+            scale[clipped] *= 2
+            y[clipped], again = _read(x[clipped], weights, variance, c, chance)
+            clipped = None if again is None else clipped[again]
+    return y.mul_(scale)
+
+
+def _dither(x: Tensor, c: Converters, chance: Chance) -> Tensor | None:
+    return chance.uniform(*x.shape) if c.input_bits and c.rounding == "stochastic" else None
+
+
+def _read(
+    x: Tensor, weights: Tensor, variance: Tensor | None, c: Converters, chance: Chance
+) -> tuple[Tensor, Tensor | None]:
+    """One product and conversion. Also the rows with an output at the bound (None: none)."""
+    y = linear(x, weights)
+    spread = None if variance is None else linear(x * x, variance)
+    if spread is None and c.output_noise:
+        spread = torch.zeros_like(y)
+    noise = None if spread is None else chance.normal(*y.shape)
+    return kernels.adc(y, spread, noise, c.output_noise, c.output_levels, c.output_bound)
