@@ -122,7 +122,7 @@ def parse(text: str, name: str, where: str) -> DeviceModel:
         raise InputError(f"{where}: not valid TOML: {error}") from None
     for key in _HEADER:
         if not isinstance(table.get(key), str) or not table[key].strip():
-            raise InputError(f"{where}: {key} is missing: add a line {key} = \"...\"")
+            raise InputError(f'{where}: {key} is missing: add a line {key} = "..."')
     kind = table["device_type"]
     if kind not in DEVICE_TYPES:
         raise InputError(f"{where}: device_type {kind!r} is unknown: {closest(kind, DEVICE_TYPES)}")

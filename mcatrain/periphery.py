@@ -110,31 +110,28 @@ def matvec(
     """
     if c.ideal and variance is None:
         return linear(x, weights)
-    x, scale = kernels.dac(x, c.input_levels, c.noise_management, _dither(x, c, chance))
-    y, clipped = _read(x, weights, variance, c, chance)
+    y, clipped = _convert(x, weights, variance, c, 1.0, chance)
     if c.bound_management:
+        divisor = 1.0
         for _ in range(_MOST_HALVINGS):
             if clipped is None:
                 break
-            x, scale = x.clone(), scale.clone()
-            x[clipped] /= 2
-            scale[clipped] *= 2
-            y[clipped], again = _read(x[clipped], weights, variance, c, chance)
+            divisor *= 2
+            y[clipped], again = _convert(x[clipped], weights, variance, c, divisor, chance)
             clipped = None if again is None else clipped[again]
-    return y.mul_(scale)
+    return y
 
 
-def _dither(x: Tensor, c: Converters, chance: Chance) -> Tensor | None:
-    return chance.uniform(*x.shape) if c.input_bits and c.rounding == "stochastic" else None
-
-
-def _read(
-    x: Tensor, weights: Tensor, variance: Tensor | None, c: Converters, chance: Chance
+def _convert(
+    x: Tensor,
+    weights: Tensor,
+    variance: Tensor | None,
+    c: Converters,
+    divisor: float,
+    chance: Chance,
 ) -> tuple[Tensor, Tensor | None]:
-    """One product and conversion. Also the rows with an output at the bound (None: none)."""
-    y = linear(x, weights)
-    spread = None if variance is None else linear(x * x, variance)
-    if spread is None and c.output_noise:
-        spread = torch.zeros_like(y)
-    noise = None if spread is None else chance.normal(*y.shape)
-    return kernels.adc(y, spread, noise, c.output_noise, c.output_levels, c.output_bound)
+    stochastic = c.input_bits and c.rounding == "stochastic"
+    dither = chance.uniform(*x.shape) if stochastic else None
+    noisy = variance is not None or c.output_noise > 0
+    normals = chance.normal(len(x), len(weights)) if noisy else None
+    return kernels.convert(x, weights, variance, c, divisor, dither, normals)

@@ -60,9 +60,7 @@ class Tile(StateModule):
     def forward(self, x: Tensor) -> Tensor:
         """Return y (n, out) = ADC(W DAC(x) + noise) for the rows of x (n, in)."""
         now, s = self.now_s, self.synapse
-        return matvec(
-            x, s.weights(now), s.read_variance(now), self.periphery.forward, self.chance
-        )
+        return matvec(x, s.weights(now), s.read_variance(now), self.periphery.forward, self.chance)
 
     def backward(self, d: Tensor) -> Tensor:
         """Return W^T d (n, in) for the rows of d (n, out), through the transposed array."""

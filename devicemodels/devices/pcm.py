@@ -119,9 +119,7 @@ class PCMArray(StateModule):
     def set(self, index: Tensor, count: Tensor, now_s: float) -> None:
         """Apply ``count`` (n,) > 0 SET pulses to the distinct devices ``index`` (n,)."""
         normals = self.chance.normal(int(count.sum()))
-        kernels.set_pulses(
-            self.conductance_us, self.pulses, index, count, normals, self.parameters
-        )
+        kernels.set_pulses(self.conductance_us, self.pulses, index, count, normals, self.parameters)
         self.programmed_at_s[index] = now_s
 
     def conductance(self, now_s: float, index: Tensor | None = None) -> Tensor:

@@ -48,6 +48,11 @@ def read_pairs(conductance_us: Tensor, *rest: Any) -> None:
     form(__name__, conductance_us).read_pairs(conductance_us, *rest)
 
 
+def aged_pairs(programmed_at_s: Tensor, youngest_at_s: float, oldest_at_s: float) -> Tensor:
+    """See `reference.aged_pairs`."""
+    return form(__name__, programmed_at_s).aged_pairs(programmed_at_s, youngest_at_s, oldest_at_s)
+
+
 def step_pulses(state: Tensor, *rest: Any) -> None:
     """See `reference.step_pulses`."""
     form(__name__, state).step_pulses(state, *rest)

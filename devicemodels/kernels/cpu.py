@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numba import njit
 from torch import Tensor
 
@@ -98,6 +99,23 @@ def read_pairs(
         now_s, parameters.t0_s, beta_us, parameters.m3, parameters.c3,
         weight.numpy(), _NOTHING if variance is None else variance.numpy(),
     )  # fmt: skip
+
+
+@njit(cache=True)
+def _aged_pairs(at: Any, youngest: float, oldest: float, index: Any) -> int:
+    n, found = at.size // 2, 0
+    plus, minus = at[:n], at[n:]
+    for i in range(n):
+        if oldest < plus[i] <= youngest or oldest < minus[i] <= youngest:
+            index[found] = i
+            found += 1
+    return found
+
+
+def aged_pairs(programmed_at_s: Tensor, youngest_at_s: float, oldest_at_s: float) -> Tensor:
+    index = torch.empty(programmed_at_s.numel() // 2, dtype=torch.int64)
+    found = _aged_pairs(programmed_at_s.numpy(), youngest_at_s, oldest_at_s, index.numpy())
+    return index[:found]
 
 
 _KINDS = {"constant": 0, "linear": 1, "soft-bounds": 2, "exponential": 3}

@@ -77,6 +77,16 @@ def read_pairs(
         variance[where] = ((m3 * g[0] + c3) ** 2 + (m3 * g[1] + c3) ** 2) / beta_us**2
 
 
+def aged_pairs(programmed_at_s: Tensor, youngest_at_s: float, oldest_at_s: float) -> Tensor:
+    """Return the pairs with a device programmed in (oldest_at_s, youngest_at_s], ascending.
+
+    programmed_at_s: (2n,) float64 as in `read_pairs`. Returns int64 (m,).
+    """
+    inside = (programmed_at_s <= youngest_at_s) & (programmed_at_s > oldest_at_s)
+    n = programmed_at_s.numel() // 2
+    return (inside[:n] | inside[n:]).nonzero().squeeze(1)
+
+
 def step_pulses(
     state: Tensor,
     step_up: Tensor,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from devicemodels.synapses.base import Synapse
 
 #: Reads further than this many standard deviations from a threshold are not drawn (p < 1e-14).
 _CERTAIN = 8.0
+_NEVER = float("-inf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +39,12 @@ class DifferentialPair(Synapse):
     A positive event pulses G+, a negative one G-: PCM conductance only grows gradually. The
     weights are read from a cache that is exact for every pair just pulsed; drift of the others
     is brought up to date before its relative error exceeds ``drift_tolerance`` (0: at every
-    read). The factor of a device of age t >= T0 changes by nu dt / t, so a full read each
-    drift_tolerance T0 / max(nu) seconds keeps that bound.
+    read). The factor of a device of age t >= T0 changes by nu dt / t, so passes each
+    drift_tolerance T0 / max(nu) seconds keep that bound, and a device of age 2^m T0 needs only
+    every 2^m-th of them.
     """
 
-    scalars = Synapse.scalars | {"read_at_s": float}
+    scalars = Synapse.scalars | {"read_at_s": float, "passes": int}
     weight: Tensor
     variance: Tensor | None
 
@@ -60,7 +63,7 @@ class DifferentialPair(Synapse):
         self.register_buffer("weight", torch.zeros(self.size))
         noisy = device.reads_noisily
         self.register_buffer("variance", torch.zeros(self.size) if noisy else None)
-        self.read_at_s = float("-inf")
+        self.read_at_s, self.passes = _NEVER, 0
         steepest = float(self.devices.exponent.max())
         self._read_every_s = drift_tolerance * device.t0_s / steepest if steepest else float("inf")
 
@@ -91,9 +94,21 @@ class DifferentialPair(Synapse):
         )
 
     def _bring_up_to_date(self, now_s: float) -> None:
-        if now_s - self.read_at_s > self._read_every_s or self.read_at_s == float("-inf"):
+        passed_s = now_s - self.read_at_s
+        if self.read_at_s == _NEVER or (passed_s and not self._read_every_s):
             self._read(now_s)
-            self.read_at_s = now_s
+        elif passed_s > self._read_every_s:
+            before = self.passes
+            self.passes += math.ceil(passed_s / self._read_every_s)
+            # The largest power of two that divides one of the passes made up for: ages of up to
+            # twice that (in T0) have their turn.
+            turn = 1 << (before ^ self.passes).bit_length() - 1
+            d, t0_s = self.devices, self.devices.parameters.t0_s
+            aged = kernels.aged_pairs(d.programmed_at_s, now_s - t0_s, now_s - 2 * turn * t0_s)
+            self._read(now_s, aged)
+        else:
+            return
+        self.read_at_s = now_s
 
     def weights(self, now_s: float) -> Tensor:
         self._bring_up_to_date(now_s)
@@ -120,7 +135,7 @@ class DifferentialPair(Synapse):
     def _as_new(self, now_s: float) -> None:
         self.devices.pulses.fill_(int(self.pair.initial_pulses))
         self.devices.programmed_at_s.fill_(now_s)
-        self.read_at_s = float("-inf")
+        self.read_at_s = _NEVER
 
     def refresh(self, now_s: float) -> int:
         """RESET saturated pairs and write their difference back (Front. Neurosci. 14:406).

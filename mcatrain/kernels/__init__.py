@@ -9,14 +9,9 @@ from torch import Tensor
 from devicemodels.kernels import form
 
 
-def dac(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    """See `reference.dac`."""
-    return form(__name__, x).dac(x, *rest)
-
-
-def adc(y: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
-    """See `reference.adc`."""
-    return form(__name__, y).adc(y, *rest)
+def convert(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
+    """See `reference.convert`."""
+    return form(__name__, x).convert(x, *rest)
 
 
 def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

@@ -3,94 +3,146 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
-_NOTHING = np.empty((0, 0), dtype=np.float32)
+from mcatrain.kernels import reference
+
+if TYPE_CHECKING:
+    from mcatrain.periphery import Converters
+
 _BLOCK = 2048
+_NO_LINE = np.empty(0, dtype=np.float32)
+_NO_ARRAY = np.empty((0, 0), dtype=np.float32)
+_NO_EVENT = torch.empty(0, dtype=torch.int64)
+_FIRST = torch.zeros(1, dtype=torch.int64)
 
 
 @njit(cache=True)
-def _dac(x: Any, levels: int, manage: bool, dither: Any, out: Any, scale: Any) -> None:
-    for r in range(x.shape[0]):
-        top = np.float32(1.0)
-        if manage:
-            top = np.float32(0.0)
-            for j in range(x.shape[1]):
-                top = max(top, abs(x[r, j]))
-        scale[r, 0] = top
-        divisor = top if top > 0 else np.float32(1.0)
-        for j in range(x.shape[1]):
-            value = x[r, j] / divisor
-            if levels:
-                value = min(max(value, np.float32(-1.0)), np.float32(1.0)) * np.float32(levels)
-                if dither.size:
-                    value = np.floor(value + dither[r, j])
-                else:
-                    value = np.rint(value)
-                limit = np.float32(levels)
-                value = min(max(value, -limit), limit) / limit
-            out[r, j] = value
-
-
-def dac(
-    x: Tensor, levels: int, noise_management: bool, dither: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    x = x.contiguous()
-    out, scale = torch.empty_like(x), x.new_empty(len(x), 1)
-    _dac(
-        x.numpy(), levels, noise_management,
-        _NOTHING if dither is None else dither.numpy(), out.numpy(), scale.numpy(),
-    )  # fmt: skip
-    return out, scale
+def _drive(x: Any, levels: int, manage: bool, divisor: Any, dither: Any, out: Any) -> Any:
+    """DAC of one vector into ``out``; return the scale to multiply the outputs back with."""
+    scale = divisor
+    if manage:
+        top = np.float32(0.0)
+        for j in range(x.size):
+            top = max(top, abs(x[j]))
+        scale *= top
+    over = scale if scale > 0 else np.float32(1.0)
+    limit, one = np.float32(levels), np.float32(1.0)
+    for j in range(x.size):
+        value = x[j] / over
+        if levels:
+            value = min(max(value, -one), one) * limit
+            value = np.floor(value + dither[j]) if dither.size else np.rint(value)
+            value = min(max(value, -limit), limit) / limit
+        out[j] = value
+    return scale
 
 
 @njit(cache=True)
-def _adc(
-    y: Any, variance: Any, normals: Any, noise: float, levels: int, bound: float, clipped: Any
-) -> int:
-    hits = 0
-    step = np.float32(bound / levels) if levels else np.float32(1.0)
-    limit = np.float32(bound)
-    for r in range(y.shape[0]):
-        hit = False
-        for i in range(y.shape[1]):
-            value = y[r, i]
-            if variance.size:
-                value += np.sqrt(variance[r, i] + np.float32(noise * noise)) * normals[r, i]
-            if abs(value) >= limit:
-                hit = True
-                value = min(max(value, -limit), limit)
-            if levels:
-                value = np.rint(value / step) * step
-            y[r, i] = value
-        if hit:
-            clipped[hits] = r
-            hits += 1
-    return hits
+def _sense(
+    y: Any, spread: Any, normals: Any, noise: Any, levels: int, bound: Any, scale: Any
+) -> bool:
+    """Noise and ADC of one vector of outputs, in place; return whether one is at its bound."""
+    clipped = False
+    step = bound / np.float32(levels) if levels else np.float32(1.0)
+    for i in range(y.size):
+        value = y[i]
+        if normals.size:
+            variance = noise * noise
+            if spread.size:
+                variance += spread[i]
+            value += np.sqrt(variance) * normals[i]
+        if abs(value) >= bound:
+            clipped = True
+            value = min(max(value, -bound), bound)
+        if levels:
+            value = np.rint(value / step) * step
+        y[i] = value * scale
+    return clipped
 
 
-def adc(
-    y: Tensor,
+# Sums may be reordered, or the compiler could not add in vectors; nothing else is relaxed.
+@njit(cache=True, fastmath={"reassoc", "contract"})
+def _products(x: Any, w: Any, s: Any, y: Any, spread: Any) -> None:
+    """y = w x and, where s is given, spread = s x^2, in one pass over the array."""
+    squares = x * x
+    for i in range(w.shape[0]):
+        wi, total = w[i], np.float32(0.0)
+        if s.size:
+            si, variance = s[i], np.float32(0.0)
+            for j in range(wi.size):
+                total += wi[j] * x[j]
+                variance += si[j] * squares[j]
+            spread[i] = variance
+        else:
+            for j in range(wi.size):
+                total += wi[j] * x[j]
+        y[i] = total
+
+
+@njit(cache=True)
+def _transposed_products(x: Any, w: Any, s: Any, y: Any, spread: Any) -> None:
+    """y = w^T x and spread = s^T x^2, row by row of w."""
+    y[:] = 0.0
+    spread[:] = 0.0
+    for i in range(w.shape[0]):
+        xi = x[i]
+        if xi == 0:
+            continue
+        wi = w[i]
+        for j in range(wi.size):
+            y[j] += wi[j] * xi
+        if s.size:
+            si, square = s[i], xi * xi
+            for j in range(si.size):
+                spread[j] += si[j] * square
+
+
+@njit(cache=True)
+def _convert_one(
+    x: Any, w: Any, s: Any, transposed: bool, in_levels: int, manage: bool, divisor: Any,
+    dither: Any, normals: Any, noise: Any, out_levels: int, bound: Any, y: Any,
+) -> bool:  # fmt: skip
+    line = np.empty_like(x)
+    scale = _drive(x, in_levels, manage, divisor, dither, line)
+    spread = np.empty(y.size if s.size else 0, dtype=np.float32)
+    if transposed:
+        _transposed_products(line, w, s, y, spread)
+    else:
+        _products(line, w, s, y, spread)
+    return _sense(y, spread, normals, noise, out_levels, bound, scale)
+
+
+def convert(
+    x: Tensor,
+    weights: Tensor,
     variance: Tensor | None,
+    c: Converters,
+    divisor: float,
+    dither: Tensor | None,
     normals: Tensor | None,
-    noise: float,
-    levels: int,
-    bound: float,
 ) -> tuple[Tensor, Tensor | None]:
-    y = y.contiguous()
-    clipped = torch.empty(len(y), dtype=torch.int64)
-    quiet = variance is None or normals is None
-    hits = _adc(
-        y.numpy(), _NOTHING if quiet else variance.numpy(),  # type: ignore[union-attr]
-        _NOTHING if quiet else normals.numpy(),  # type: ignore[union-attr]
-        noise, levels, bound, clipped.numpy(),
+    if len(x) > 1:
+        # A batch is a matrix product: torch's own, with the reference around it.
+        return reference.convert(x, weights, variance, c, divisor, dither, normals)
+    transposed = not weights.is_contiguous()
+    y = x.new_empty(1, len(weights))
+    s = variance
+    if transposed:
+        weights, s = weights.T, None if s is None else s.T
+    clipped = _convert_one(
+        x.numpy()[0], weights.numpy(), _NO_ARRAY if s is None else s.numpy(), transposed,
+        c.input_levels, c.noise_management, np.float32(divisor),
+        _NO_LINE if dither is None else dither.numpy()[0],
+        _NO_LINE if normals is None else normals.numpy()[0],
+        np.float32(c.output_noise), c.output_levels, np.float32(c.output_bound), y.numpy()[0],
     )  # fmt: skip
-    return y, clipped[:hits] if hits and not math.isinf(bound) else None
+    return y, _FIRST if clipped else None
 
 
 @njit(cache=True)
@@ -124,16 +176,13 @@ def _take(chi: Any, threshold: Any, epsilon: float, hits: Any, index: Any, count
     return n
 
 
-_EMPTY = torch.empty(0, dtype=torch.int64)
-
-
 def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     flat = chi.detach().view(-1).numpy()
     threshold = np.float32(epsilon * (1 - 1e-6))
     hits = np.empty(-(-flat.size // _BLOCK), dtype=np.int32)
     total = _count_hits(flat, threshold, hits)
     if not total:
-        return _EMPTY, _EMPTY
+        return _NO_EVENT, _NO_EVENT
     index = torch.empty(total, dtype=torch.int64)
     count = torch.empty(total, dtype=torch.int64)
     n = _take(flat, threshold, epsilon, hits, index.numpy(), count.numpy())

@@ -3,54 +3,50 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
+
+if TYPE_CHECKING:
+    from mcatrain.periphery import Converters
 
 
-def dac(
-    x: Tensor, levels: int, noise_management: bool, dither: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return what the DAC puts on the lines, within [-1, 1], and the scale to multiply back.
+def convert(
+    x: Tensor,
+    weights: Tensor,
+    variance: Tensor | None,
+    c: Converters,
+    divisor: float,
+    dither: Tensor | None,
+    normals: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return y = ADC(W DAC(x) + noise), once, and the rows with an output at its bound.
 
-    x: (n, in). levels: on each side of 0; 0 converts ideally. With noise management each row is
-    divided by its max|x|. dither: uniform (n, in) for stochastic rounding, None to nearest.
-    Returns (n, in) and scale (n, 1).
+    x: (n, in). weights, variance: (out, in), of each weight and of one read of it (None: reads
+    are exact). divisor: bound management drives the lines with x / divisor and multiplies the
+    outputs back. dither: uniform (n, in) for stochastic rounding of the input, None to nearest.
+    normals: (n, out), None without noise. Returns (n, out) and indices (m,), None if m = 0.
     """
-    scale = x.new_ones(len(x), 1)
-    if noise_management:
-        scale = x.abs().amax(dim=1, keepdim=True)
-        x = x / torch.where(scale > 0, scale, 1.0)
-    if levels:
+    scale = x.new_full((len(x), 1), divisor)
+    if c.noise_management:
+        scale = scale * x.abs().amax(dim=1, keepdim=True)
+    x = x / torch.where(scale > 0, scale, 1.0)
+    if levels := c.input_levels:
         x = x.clamp(-1, 1) * levels
         x = (x + dither).floor() if dither is not None else x.round()
         x = x.clamp(-levels, levels) / levels
-    return x, scale
-
-
-def adc(
-    y: Tensor,
-    variance: Tensor | None,
-    normals: Tensor | None,
-    noise: float,
-    levels: int,
-    bound: float,
-) -> tuple[Tensor, Tensor | None]:
-    """Add noise sqrt(variance + noise^2) N(0, 1) to y (n, out), then convert on [-bound, bound].
-
-    variance, normals: (n, out), None for no noise. levels: on each side of 0; 0 converts ideally.
-    Returns the outputs, and the indices of rows with an output at its bound (None: no such row).
-    """
-    if variance is not None and normals is not None:
-        y = y + (variance + noise**2).sqrt() * normals
-    if math.isinf(bound):
-        return y, None
-    clipped = (y.abs() >= bound).any(dim=1).nonzero().squeeze(1)
-    y = y.clamp(-bound, bound)
-    if levels:
-        step = bound / levels
+    y = linear(x, weights)
+    if normals is not None:
+        spread = c.output_noise**2 + (0.0 if variance is None else linear(x * x, variance))
+        y = y + normals * (spread.sqrt() if isinstance(spread, Tensor) else math.sqrt(spread))
+    clipped = (y.abs() >= c.output_bound).any(dim=1).nonzero().squeeze(1)
+    y = y.clamp(-c.output_bound, c.output_bound)
+    if levels := c.output_levels:
+        step = c.output_bound / levels
         y = (y / step).round() * step
-    return y, clipped if len(clipped) else None
+    return y * scale, clipped if len(clipped) else None
 
 
 def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

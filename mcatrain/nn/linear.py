@@ -19,7 +19,9 @@ class AnalogLinear(nn.Module):
     ordinary parameter. x: (..., in_features); the first axis of a batch counts the examples.
     """
 
-    def __init__(self, in_features: int, out_features: int, tile: Tile, bias: Tensor | None) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, tile: Tile, bias: Tensor | None
+    ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.tile = tile

@@ -25,7 +25,8 @@ class RPU(PulsedOptimizer):
 
         RPU(model, lr=0.01, pulse_length=10)
 
-    update_management UM: balance the two gains by max|x| and max|d|. bl_management BLM: as many
+    update_management UM: balance the two gains by max|x| and max|d| (the baseline of 2016 is
+    without). bl_management BLM: as many
     slots as lr max|x| max|d| / dw_min asks for, pulse_length at most. sequential: apply the
     examples of a batch one after the other, as the hardware would; else their pulses are summed
     first, ups before downs - the same in distribution where steps do not depend on the state or
@@ -42,7 +43,7 @@ class RPU(PulsedOptimizer):
         *,
         params: Any = None,
         pulse_length: int = 10,
-        update_management: bool = False,
+        update_management: bool = True,
         bl_management: bool = False,
         sequential: bool = True,
         refresh_every: int = 100,

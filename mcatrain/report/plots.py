@@ -27,14 +27,17 @@ from mcatrain.report.response import Response
 _INK, _MUTED, _GRID = "#1c2430", "#6b7684", "#dfe4ea"
 _FP32, _MCA, _RPU = "#4d555f", "#0072b2", "#d55e00"
 PLUS, MINUS = "#009e73", "#aa3377"
-_OTHERS = ("#cc79a7", "#8c6d00", "#56609e")
+_DEVICE = "#56609e"
+_OTHERS = ("#cc79a7", "#8c6d00")
 CSS_NAMES = {
     _INK: "ink", _MUTED: "muted", _GRID: "grid", _FP32: "fp32", _MCA: "mca", _RPU: "rpu",
-    PLUS: "plus", MINUS: "minus", _OTHERS[0]: "other0", _OTHERS[1]: "other1", _OTHERS[2]: "other2",
+    PLUS: "plus", MINUS: "minus", _OTHERS[0]: "other0", _OTHERS[1]: "other1",
+    _DEVICE: "device",
 }  # fmt: skip
+_MARKERS = ("o", "s", "^", "D")
 _DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
 _WIDE, _PANEL = (5.4, 3.1), (3.5, 2.3)
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.hashsalt": "mcatrain",
     "svg.fonttype": "none",  # real text: the page's font, and small files
     "font.size": 9,
@@ -65,7 +68,7 @@ def rule_colour(rule: str) -> str:
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a picture: (x, y) points for each seed. dash: which of the line styles."""
+    """One line of a picture: points (x, y) of each seed, some. dash: which of the line styles."""
 
     label: str
     colour: str
@@ -89,14 +92,14 @@ class Painter:
         self._numbers = count(1)
 
     def lines(
-        self, curves: Sequence[Curve], ylabel: str, alt: str, *, counts: bool = False
+        self, curves: Sequence[Curve], ylabel: str, alt: str, *, axis: str = "auto"
     ) -> Markup | None:
         """Draw curves by epoch: mean, min-max band, thin seeds. None if there is no point.
 
-        A logarithmic axis is chosen where values span more than a factor of 20. counts: numbers
-        of events, which start at 0 and may be 0.
+        axis: 'linear'; 'auto', logarithmic where the values span more than a factor of 10; or
+        'counts', numbers of events, which may be 0 beside large ones.
         """
-        curves = [curve for curve in curves if any(True for _ in curve.points())]
+        curves = [curve for curve in curves if curve.seeds]
         if not curves:
             return None
         with self._figure(_WIDE) as (fig, ax):
@@ -104,9 +107,13 @@ class Painter:
                 _draw(ax, curve)
             ax.set_xlabel("epoch")
             ax.set_ylabel(ylabel)
-            ax.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
-            _scale(ax, [y for curve in curves for y in curve.points()], counts)
-            self._legend(fig, [curve.label for curve in curves])
+            whole = max(x for curve in curves for seed in curve.seeds for x, _ in seed) >= 2
+            ticks = MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=whole)
+            ax.xaxis.set_major_locator(ticks)
+            if axis != "linear":
+                _scale(ax, [y for curve in curves for y in curve.points()], axis == "counts")
+            if len(curves) > 1:
+                self._legend(fig, [curve.label for curve in curves])
             return self._svg(fig, alt)
 
     def histogram(
@@ -125,16 +132,17 @@ class Painter:
                 edges = data["edges"]
                 ax.stairs(share, edges, fill=True, color=colour, alpha=0.22, linewidth=0)
                 ax.stairs(share, edges, color=colour, linewidth=1.4, label=label)
-            low, high = ax.get_xlim()
-            for x in (x for x in mark if low < x < high):
+            reach = 2 * max(abs(x) for _, _, data in series for x in data["edges"])
+            for x in (x for x in mark if abs(x) < reach):  # farther ones would squeeze the bars
                 ax.axvline(x, color=_INK, linewidth=1, linestyle=_DASHES[2])
+            ax.set_ylim(bottom=0)
             ax.set_title(title, fontsize=9.5, loc="left")
             ax.set_xlabel(xlabel)
             ax.set_ylabel("share per bin [%]")
             ax.xaxis.set_major_locator(MaxNLocator(nbins=6))
             ax.yaxis.set_major_locator(MaxNLocator(nbins=5))
             if len(series) > 1:
-                ax.legend(loc="upper right")
+                ax.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2, handlelength=1.4)
             return self._svg(fig, alt)
 
     def response(
@@ -150,17 +158,15 @@ class Painter:
         x, values = response.pulse, response.values
         centre, spread = values.mean(axis=1), values.std(axis=1)
         with self._figure(_WIDE) as (fig, ax):
-            outer, inner = (response.percentile(5), response.percentile(95)), (
-                centre - spread,
-                centre + spread,
-            )
-            band = {"color": _MCA, "linewidth": 0}
+            outer = response.percentile(5), response.percentile(95)
+            inner = centre - spread, centre + spread
+            band: dict[str, Any] = {"color": _DEVICE, "linewidth": 0}
             ax.fill_between(x, *outer, alpha=0.14, label="5–95 % of devices", **band)
             ax.fill_between(x, *inner, alpha=0.24, label="mean ± 1 sd", **band)
             for trace in range(min(traces, values.shape[1])):
                 label = "single devices" if trace == 0 else None
                 ax.plot(x, values[:, trace], color=_MUTED, linewidth=0.8, label=label)
-            ax.plot(x, centre, color=_MCA, linewidth=2.2, label="mean")
+            ax.plot(x, centre, color=_DEVICE, linewidth=2.2, label="mean")
             if mark is not None:
                 ax.axhline(mark[1], color=_INK, linestyle=_DASHES[2], linewidth=1, label=mark[0])
             ax.set_xlim(x[0], x[-1])
@@ -181,7 +187,7 @@ class Painter:
     def _legend(fig: Figure, labels: Sequence[str], columns: int = 2) -> None:
         longest = max(len(label) for label in labels)
         fit = max(1, min(columns, 72 // (longest + 8)))
-        fig.legend(loc="outside upper left", ncols=fit, handlelength=2.6, columnspacing=1.6)
+        fig.legend(loc="outside upper left", ncols=fit, handlelength=3.2, columnspacing=1.6)
 
     def _svg(self, fig: Figure, alt: str) -> Markup:
         buffer = io.StringIO()
@@ -193,11 +199,11 @@ class Painter:
 
 def _draw(ax: Axes, curve: Curve) -> None:
     colour = curve.colour
-    if len(curve.seeds) > 1:
-        for seed in curve.seeds:
-            x, y = zip(*seed, strict=True) if seed else ((), ())
-            ax.plot(x, y, color=colour, linewidth=0.7, alpha=0.45)
     shared, values = curve.common()
+    if len(curve.seeds) > 1:
+        for place, seed in enumerate(curve.seeds):
+            label = None if shared or place else curve.label
+            ax.plot(*zip(*seed, strict=True), color=colour, linewidth=0.7, alpha=0.45, label=label)
     if not shared:
         return
     if len(curve.seeds) > 1:
@@ -205,14 +211,14 @@ def _draw(ax: Axes, curve: Curve) -> None:
         ax.fill_between(shared, low, high, color=colour, alpha=0.16, linewidth=0)
     centre = [sum(v) / len(v) for v in values]
     style = {"linestyle": _DASHES[curve.dash % len(_DASHES)], "label": curve.label}
-    marker = "o" if len(shared) <= 40 else ""
-    ax.plot(shared, centre, color=colour, linewidth=1.9, marker=marker, markersize=3, **style)
+    marker = _MARKERS[curve.dash % len(_MARKERS)] if len(shared) <= 40 else ""
+    ax.plot(shared, centre, color=colour, linewidth=1.9, marker=marker, markersize=3.4, **style)
 
 
 def _scale(ax: Axes, values: Sequence[float], counts: bool) -> None:
     """Choose a linear or logarithmic y axis and readable ticks for ``values``."""
     positive = [value for value in values if value > 0]
-    wide = bool(positive) and max(positive) > 20 * min(positive)
+    wide = bool(positive) and max(positive) > 10 * min(positive)
     all_positive = len(positive) == len(values)
     if counts:
         ax.yaxis.set_major_formatter(EngFormatter(sep=""))
@@ -240,10 +246,13 @@ def _inline(svg: str, prefix: str, alt: str) -> str:
     view = re.search(r'viewBox="([^"]+)"', body)
     assert view is not None
     body = body[body.index(">") + 1 :].replace("xlink:href", "href")
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.S)  # it would style the whole page
+    body = re.sub(r'<g id="[^"]+"', "<g", body)
     body = re.sub(r' id="([^"]+)"', rf' id="{prefix}-\1"', body)
     body = re.sub(r'href="#', f'href="#{prefix}-', body)
     body = re.sub(r"url\(#", f"url(#{prefix}-", body)
-    body = re.sub(r"font: ([0-9.]+px) [^;\"]+", r"font-size: \1", body)
+    body = re.sub(r'font: ([0-9.]+px) [^;"]+', r"font-size: \1", body)
+    body = re.sub(r'font-family: [^;"]+(; )?', "", body)  # the page's own font
     body = re.sub(r"#[0-9a-f]{6}\b", _css_colour, body)
     head = f'<svg viewBox="{view[1]}" role="img" aria-label="{escape(alt)}">'
     return f"{head}<title>{escape(alt)}</title>{body.strip()}"

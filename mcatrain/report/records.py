@@ -48,7 +48,7 @@ class Run:
 
     @property
     def without(self) -> tuple[str, ...]:
-        return tuple(self.config.get("without") or ())
+        return _without(self.config)
 
 
 @dataclass(frozen=True)
@@ -198,9 +198,16 @@ def _read_model(path: Path, config: dict[str, Any], finished: bool) -> DeviceMod
         return None
     model = parse(_read_text(path), Path(str(config.get("device_model", "device"))).stem, str(path))
     try:
-        return model.without(*(config.get("without") or ()))
+        return model.without(*_without(config))
     except InputError as error:
         raise InputError(f"{path.with_name('config.toml')}: without: {error}") from None
+
+
+def _without(config: dict[str, Any]) -> tuple[str, ...]:
+    """Return the switched-off non-idealities: a list, or names with commas between."""
+    names = config.get("without") or ()
+    names = names.split(",") if isinstance(names, str) else names
+    return tuple(name.strip() for name in names if name.strip())
 
 
 def _read_histograms(path: Path) -> dict[str, dict[str, Any]]:

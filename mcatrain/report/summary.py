@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -136,6 +136,12 @@ def with_spread(spread: Spread | None, digits: int) -> str:
     return decimal(spread.mean, digits) + tail
 
 
+def loss_unit(groups: Sequence[Group]) -> str:
+    """Return the unit of the losses, which the option loss decides."""
+    kinds = {group.runs[0].config.get("loss") for group in groups}
+    return "half squared error" if kinds == {"mse"} else "nats"
+
+
 def summary_table(groups: list[Group], metric: Metric) -> tuple[list[str], list[list[str]]]:
     """Return the columns and rows of the table on top; differences only in a comparison."""
     unit = f" [{metric.unit}]" if metric.unit else ""
@@ -146,7 +152,7 @@ def summary_table(groups: list[Group], metric: Metric) -> tuple[list[str], list[
     columns += ["test error [%]"] if is_accuracy else []
     several = len(groups) > 1
     columns += [f"difference to {other}{gap_unit}" for other in ("float32", "best")] * several
-    columns += ["test loss [nats]"] if metric.key != "test_loss" else []
+    columns += [f"test loss [{loss_unit(groups)}]"] if metric.key != "test_loss" else []
     columns += ["pulses per example", "refreshes", "training time [s]"]
     spreads = {g.label: g.metric(metric.key, metric.scale) for g in groups}
     known = [spread.mean for spread in spreads.values() if spread]
@@ -210,7 +216,7 @@ def _compare(name: str, group: Group, base_name: str, base: Group, metric: Metri
         return f"{name} cannot be compared with {base_name}: {missing} has no {metric.name}."
     digits = 2 if metric.unit == "%" else 4
     gap = one.mean - other.mean
-    size = f"{abs(gap):.{1 if metric.unit == '%' and abs(gap) >= 0.995 else digits}f}"
+    size = f"{abs(gap):.{1 if metric.unit == '%' and abs(gap) >= 9.995 else digits}f}"
     values = f"{decimal(one.mean, digits)} against {decimal(other.mean, digits)} {metric.unit}"
     note = ""
     if one.sd is not None and other.sd is not None:
@@ -233,7 +239,9 @@ def remarks(results: Results, groups: list[Group]) -> list[tuple[str, str]]:
             if run.result is None:
                 texts.append(_unfinished(run))
             last = run.history[-1] if run.history else {}
-            if any(key in last and number(last[key]) is None for key in ("train_loss", "test_loss")):
+            if any(
+                key in last and number(last[key]) is None for key in ("train_loss", "test_loss")
+            ):
                 texts.append("The loss is no longer a number at the end: this training diverged.")
             for text in texts:
                 said.setdefault((group.label, text), []).append(str(run.seed))

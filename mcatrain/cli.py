@@ -1,0 +1,165 @@
+"""The command line: mcatrain train | compare | devices | report."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from devicemodels.errors import InputError, closest
+
+_USAGE = """mcatrain: train neural networks on simulated phase-change memory
+
+  mcatrain train    --rule mca --data digits --out DIR     one run
+  mcatrain compare  --rules fp32,mca,rpu --out DIR         the same task by several rules
+  mcatrain devices  [NAME]                                 device parameter files, their sources
+  mcatrain report   DIR                                    rebuild DIR/report.html
+
+'mcatrain COMMAND --help' lists the options."""
+
+C = TypeVar("C")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return 0 done, 1 failure, 2 bad usage or input (one line on stderr)."""
+    command = ["mcatrain", *(sys.argv[1:] if argv is None else argv)]
+    if len(command) < 2 or command[1] in ("-h", "--help", "help"):
+        print(_USAGE)
+        return 0 if len(command) > 1 else 2
+    try:
+        if command[1] not in _COMMANDS:
+            raise InputError(f"no command {command[1]!r}: {closest(command[1], _COMMANDS)}")
+        return _COMMANDS[command[1]](command)
+    except InputError as error:
+        print(f"mcatrain: {_one_line(str(error))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mcatrain: interrupted", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of a listing went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _train(command: list[str]) -> int:
+    from mcatrain.report import build_report
+    from mcatrain.run.config import TrainConfig
+    from mcatrain.run.loop import Interrupted, train
+
+    config = _parse(TrainConfig, command)
+    try:
+        result = train(config, command)
+    except Interrupted as stop:
+        print(f"mcatrain: {stop}", file=sys.stderr)
+        return 1
+    for remark in result["remarks"]:
+        print(remark)
+    print(f"test accuracy {result['metrics']['test_accuracy']:.2%}")
+    print(f"report: {build_report(Path(config.out))}")
+    return 0
+
+
+def _compare(command: list[str]) -> int:
+    from mcatrain.report import build_report
+    from mcatrain.run.compare import CompareConfig, compare
+    from mcatrain.run.loop import Interrupted
+
+    # A comparison of several processes is stopped as a whole: SIGTERM as Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    config = _parse(CompareConfig, command)
+    try:
+        body = compare(config, command)
+    except Interrupted as stop:
+        print(f"mcatrain: {stop}", file=sys.stderr)
+        return 1
+    for entry in body["entries"]:
+        name = entry["rule"] + (f"@{entry['device_model']}" if entry["device_model"] else "")
+        accuracy = entry["metrics"]["test_accuracy"]
+        print(f"{name:24} seed {entry['seed']}  test accuracy {accuracy:.2%}")
+    print(f"report: {build_report(Path(config.out))}")
+    return 0
+
+
+def _devices(command: list[str]) -> int:
+    import devicemodels
+
+    name = _parse_one(command, "[NAME]", required=False)
+    if not name:
+        for known in devicemodels.available():
+            print(f"{known:16} {devicemodels.load(known).title}")
+        return 0
+    model = devicemodels.load(name)
+    print(f"{model.name}: {model.title} ({model.device_type})")
+    print(f"publication: {model.publication}\nnote: {model.note}\n")
+    for q in model.quantities:
+        print(f"{q.name:16} {q.value:>10g} {q.unit:10} {q.status:9} {q.about}")
+        print(f"{'':38} {q.source}; valid {q.low:g} to {q.high:g}")
+    return 0
+
+
+def _report(command: list[str]) -> int:
+    from mcatrain.report import build_report
+
+    print(f"report: {build_report(Path(_parse_one(command, 'DIR', required=True)))}")
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "compare": _compare,
+    "devices": _devices,
+    "report": _report,
+}
+
+
+def _parse_one(command: list[str], name: str, *, required: bool) -> str:
+    """Read the only argument of a command that has no options."""
+    usage = f"usage: mcatrain {command[1]} {name}"
+    rest = command[2:]
+    if "-h" in rest or "--help" in rest:
+        print(usage)
+        raise SystemExit(0)
+    if len(rest) > 1 or (required and not rest) or any(part.startswith("-") for part in rest):
+        raise InputError(f"{' '.join(rest) or 'no argument'}: {usage}")
+    return rest[0] if rest else ""
+
+
+def _parse(kind: type[C], command: list[str]) -> C:
+    """Build the options from the command line; what is wrong comes as an InputError."""
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=command[2:], prog=f"mcatrain {command[1]}")
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise InputError(_explain(said.getvalue(), command[1])) from None
+
+
+def _explain(box: str, command: str) -> str:
+    """Make one line of the parser's framed message: its first block without title and help."""
+    lines = [line.strip(" |│") for line in box.splitlines()]
+    lines = [line for line in lines if line and not re.fullmatch(r"[-─╭╮╰╯┌┐└┘ ]+", line)]
+    kept: list[str] = []
+    for line in lines[1:]:
+        if line.startswith(("Got errors", "Argument helptext", "For full helptext")):
+            break
+        kept.append(line)
+    text = re.sub(r"^Error parsing \w+Config: ", "", " ".join(kept))
+    return f"{text or 'the options cannot be read'}; see mcatrain {command} --help"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Put the page together from the files of a run or a comparison, and write it."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from devicemodels.errors import InputError
+from mcatrain.report import pictures, summary
+from mcatrain.report.plots import Painter
+from mcatrain.report.records import Results, load_results
+
+#: Options that say where a run was kept, not what it was: they differ for every run.
+_PLACES = ("out", "resume")
+_GLOSSARY = {
+    "fp32": "float32 computes everything in 32-bit floating point, without any device: the "
+    "reference.",
+    "mca": "MCA (mixed-precision training on computational memory) adds up weight changes in "
+    "digital memory, χ, and sends a device pulses only when χ is worth one.",
+    "rpu": "RPU (resistive processing unit) updates every device directly, with random pulse "
+    "streams whose coincidences stand for the product of input and error.",
+}
+
+
+def build_report(folder: Path) -> Path:
+    """Write ``folder``/report.html from the other files there and return its path.
+
+    Works on a run folder, finished or not, and on a comparison folder. The page is one file that
+    needs no network; the same files give the same page, byte for byte. It is replaced in one
+    step: a reader never sees half of it.
+
+    Raises InputError for a folder or a file in it that is missing or broken.
+    """
+    folder = Path(folder)
+    page = _render(load_results(folder))
+    path = folder / "report.html"
+    draft = folder / f".report.html.{os.getpid()}.tmp"
+    try:
+        draft.write_text(page, encoding="utf-8")
+        os.replace(draft, path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}): make room and the folder writable"
+        ) from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def _render(results: Results) -> str:
+    groups = summary.group_runs(results)
+    metric = summary.main_metric(groups)
+    painter = Painter()
+    columns, rows = summary.summary_table(groups, metric)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["micro"] = _micro
+    template = resources.files("mcatrain.report") / "template.html"
+    return environment.from_string(template.read_text(encoding="utf-8")).render(
+        title=_title(results, groups),
+        facts=_facts(results, groups),
+        columns=columns,
+        rows=[(group.rule, row) for group, row in zip(groups, rows, strict=True)],
+        glossary=[_GLOSSARY[rule] for rule in _GLOSSARY if any(g.rule == rule for g in groups)],
+        gaps=summary.sentences(groups, metric),
+        remarks=summary.remarks(results, groups),
+        training=pictures.training_figures(painter, groups, metric),
+        distributions=[
+            (group, figures)
+            for group in groups
+            if (figures := pictures.distribution_figures(painter, group))
+        ],
+        devices=pictures.device_sections(painter, groups),
+        option_columns=[group.label for group in groups],
+        options=_options(groups),
+        command=results.about("command"),
+        versions=results.about("versions") or (results.runs[0].result or {}).get("versions") or {},
+        is_comparison=results.is_comparison,
+        has_bands=max(len(group.runs) for group in groups) > 1,
+    )
+
+
+def _micro(text: str) -> str:
+    """Parameter files are plain ASCII: write their uS and uA as µS and µA."""
+    return re.sub(r"\bu(?=[AS]\b)", "µ", text)
+
+
+def _title(results: Results, groups: list[summary.Group]) -> str:
+    task, data = str(results.about("task") or "network"), str(results.about("data") or "data")
+    name = task.upper() if task in ("mlp", "cnn", "lstm", "gan") else task
+    subject = f"{name} on {data}"
+    if len(groups) == 1:
+        return f"{subject}: {groups[0].label}"
+    return f"{subject}: {', '.join(dict.fromkeys(g.rule_name for g in groups))} compared"
+
+
+def _facts(results: Results, groups: list[summary.Group]) -> str:
+    """Return the line under the title: what was trained, how long, from which seeds."""
+    runs = [run for group in groups for run in group.runs]
+    seeds = list(dict.fromkeys(str(run.seed) for run in runs if run.seed is not None))
+    parts = [f"{len(runs)} training runs"] if len(runs) > 1 else []
+    for key, text in (("epochs", "{} epochs"), ("batch_size", "batch size {}"), ("lr", "lr {}")):
+        if (value := runs[0].config.get(key)) is not None:
+            parts.append(text.format(value))
+    if seeds:
+        parts.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}")
+    return " · ".join(parts)
+
+
+def _options(groups: list[summary.Group]) -> list[tuple[str, list[str]]]:
+    """Return (option, values): one value where all rules have the same, else one for each."""
+    first = [group.runs[0].config for group in groups]
+    table = []
+    for key in dict.fromkeys(key for config in first for key in config if key not in _PLACES):
+        if key == "seed":
+            values = [", ".join(str(run.seed) for run in group.runs) for group in groups]
+        else:
+            values = [_shown(config.get(key)) for config in first]
+        table.append((key, values[:1] if len(set(values)) == 1 else values))
+    return table
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == "":
+        return "—"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

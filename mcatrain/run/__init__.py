@@ -1,0 +1,1 @@
+"""Runs: options, training loop, checkpoints, comparisons."""

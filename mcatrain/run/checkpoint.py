@@ -1,0 +1,121 @@
+"""Checkpoints: tensors in safetensors, the rest in JSON, written so that a kill leaves one whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from devicemodels.errors import InputError
+
+_POINTER = "checkpoint.json"
+_FORMAT = 1
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a kill, finds the old text or the new, never a part."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def save(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+) -> None:
+    """Save model, optimizer, torch's own random state and ``progress`` (JSON values).
+
+    The tensors get a file of their own name; the pointer file, replaced last, decides.
+    """
+    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    tensors["rng.cpu"] = torch.get_rng_state()
+    state = optimizer.state_dict()
+    plain: dict[str, dict[str, Any]] = {}
+    for index, entries in state["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value
+            else:
+                plain.setdefault(str(index), {})[key] = value
+    name = f"checkpoint-{progress['step']}.safetensors"
+    part = folder / f"{name}.part"
+    # One storage may sit under several names (a layer used twice); each gets its own copy.
+    save_file(
+        {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}, part
+    )
+    os.replace(part, folder / name)
+    body = {
+        "format": _FORMAT,
+        "tensors": name,
+        "groups": state["param_groups"],
+        "state": plain,
+        "progress": progress,
+    }
+    write_text(folder / _POINTER, json.dumps(body))
+    for old in folder.glob("checkpoint-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    """Restore what `save` saved; return its progress, or None when there is no checkpoint.
+
+    Raises InputError for a damaged checkpoint and for one of another model.
+    """
+    pointer = folder / _POINTER
+    if not pointer.exists():
+        return None
+    try:
+        body = json.loads(pointer.read_text())
+        if body["format"] != _FORMAT:
+            raise InputError(
+                f"{pointer}: format {body['format']} of another mcatrain version; this one reads "
+                f"{_FORMAT}: use that version, or choose another --out"
+            )
+        tensors = load_file(folder / body["tensors"])
+        progress, groups, plain = body["progress"], body["groups"], body["state"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{pointer}: the checkpoint is damaged ({error}): restore it from a copy, or start "
+            "anew in another --out"
+        ) from None
+    _load_model(pointer, model, tensors)
+    state: dict[int, dict[str, Any]] = {int(index): entries for index, entries in plain.items()}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            index, name = key.removeprefix("optimizer.").split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+    try:
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{pointer}: is of another optimizer: {error}") from None
+    torch.set_rng_state(tensors["rng.cpu"])
+    return progress
+
+
+def _load_model(pointer: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    saved = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    mine = model.state_dict()
+    for key in sorted(saved.keys() | mine.keys()):
+        a, b = saved.get(key), mine.get(key)
+        if a is None or b is None or a.shape != b.shape or a.dtype != b.dtype:
+            found, wanted = (_describe(t) for t in (a, b))
+            raise InputError(
+                f"{pointer}: is of another model: {key} is {found} there and {wanted} here: "
+                "resume with the options of that run, or choose another --out"
+            )
+    model.load_state_dict(saved)
+
+
+def _describe(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else f"{tuple(tensor.shape)} {tensor.dtype}"

@@ -1,0 +1,126 @@
+"""The same task by several rules and seeds, each a run of its own, and the table of them."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shlex
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from devicemodels.errors import InputError, closest
+from mcatrain.run.config import Options, TrainConfig
+from mcatrain.run.folder import write_json
+from mcatrain.run.loop import train
+
+_RULES = ("fp32", "mca", "rpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(Options):
+    """Train the same network by several rules and seeds, and compare."""
+
+    out: str
+    """Folder to write: comparison.json, report.html, runs/."""
+    rules: str = "fp32,mca,rpu"
+    """Rules, e.g. fp32,mca,rpu@gokmen2016; @ names a device model for that rule alone."""
+    seeds: str = "0"
+    """Seeds, e.g. 0,1,2."""
+    rpu_lr: float | None = None
+    """Learning rate of the RPU runs, if not --lr: a fair one differs by rule."""
+    resume: bool = False
+    """Go on with a comparison that was stopped; finished runs are kept."""
+    jobs: int = 1
+    """Runs at a time, each a process."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.jobs < 1:
+            raise InputError(f"--jobs {self.jobs}: give at least 1")
+        self.runs()
+
+    def runs(self) -> list[TrainConfig]:
+        """Return the runs, rule by rule and seed by seed."""
+        try:
+            seeds = [int(part) for part in self.seeds.split(",")]
+        except ValueError:
+            raise InputError(f"--seeds {self.seeds!r}: give whole numbers such as 0,1,2") from None
+        rules = [part.strip() for part in self.rules.split(",") if part.strip()]
+        if len(set(rules)) != len(rules) or len(set(seeds)) != len(seeds) or not rules:
+            raise InputError(
+                f"--rules {self.rules} --seeds {self.seeds}: give each once, and at least one"
+            )
+        return [self._run(rule, seed) for rule in rules for seed in seeds]
+
+    def _run(self, text: str, seed: int) -> TrainConfig:
+        rule, _, device_model = text.partition("@")
+        if rule not in _RULES or (rule == "fp32" and device_model):
+            raise InputError(
+                f"--rules {text!r}: {closest(rule, _RULES)}; RULE@DEVICE_MODEL for mca and rpu"
+            )
+        shared = {item.name: getattr(self, item.name) for item in fields(Options)}
+        shared["device_model"] = device_model or self.device_model
+        if rule == "rpu":
+            shared["base_optimizer"] = "sgd"
+            shared["lr"] = self.lr if self.rpu_lr is None else self.rpu_lr
+        name = rule if rule == "fp32" else f"{rule}@{Path(shared['device_model']).stem}"
+        out = str(Path(self.out) / "runs" / f"{name}-seed{seed}")
+        config = TrainConfig(**shared, rule=rule, seed=seed, out=out, resume=True)  # type: ignore[arg-type]
+        return config
+
+
+def compare(config: CompareConfig, command: list[str]) -> dict[str, Any]:
+    """Make the runs, then write comparison.json; return what it holds.
+
+    Raises InputError when --out holds another run or, without --resume, another comparison.
+    """
+    folder = Path(config.out)
+    if (folder / "config.toml").exists():
+        raise InputError(f"--out {folder}: holds a single run: choose another folder")
+    if (folder / "runs").exists() and not config.resume:
+        raise InputError(
+            f"--out {folder}: holds another comparison: choose another folder, or add --resume "
+            "to go on with it"
+        )
+    runs = config.runs()
+    results = _parallel(runs, config.jobs) if config.jobs > 1 else [train(run) for run in runs]
+    entries = []
+    for run, result in zip(runs, results, strict=True):
+        pulses = {key: result[key] for key in ("set_pulses", "reset_pulses", "refreshes")}
+        entries.append(
+            {
+                "rule": run.rule,
+                "device_model": result["device"],
+                "seed": run.seed,
+                "metrics": result["metrics"],
+                "pulses": pulses["set_pulses"] + pulses["reset_pulses"],
+                **pulses,
+                "seconds": result["seconds"],
+                "run": str(Path(run.out).relative_to(folder)),
+            }
+        )
+    body = {
+        "command": shlex.join(["mcatrain", *command[1:]]),
+        "task": config.task,
+        "data": config.data,
+        "rules": [part.strip() for part in config.rules.split(",") if part.strip()],
+        "seeds": [int(part) for part in config.seeds.split(",")],
+        "options": asdict(config),
+        "entries": entries,
+    }
+    write_json(folder / "comparison.json", body)
+    return body
+
+
+def _parallel(runs: list[TrainConfig], jobs: int) -> list[dict[str, Any]]:
+    # Spawned, not forked: torch's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        futures = [pool.submit(train, run) for run in runs]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise

@@ -1,0 +1,173 @@
+"""The options of a run, checked on construction; the command line is made from them."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import devicemodels
+from devicemodels.errors import InputError, closest
+from mcatrain.clock import SECONDS_PER_EXAMPLE
+from mcatrain.periphery import preset
+
+#: Periphery of a rule when none is named.
+_PERIPHERY = {"fp32": "ideal", "mca": "mca", "rpu": "rpu2016"}
+#: Options that change where a run is made, not what it computes.
+_ELSEWHERE = ("out", "data_dir", "resume", "checkpoint_every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every run has, whether alone or in a comparison."""
+
+    task: Literal["mlp"] = "mlp"
+    """Network: mlp is fully connected, sigmoid hidden layers."""
+    data: Literal["digits", "mnist"] = "digits"
+    """Data set; digits ships with scikit-learn."""
+    data_dir: str = ""
+    """Folder of data sets (mnist/...); else MCATRAIN_DATA, else downloaded once."""
+    train_limit: int | None = None
+    """Use the first N training examples."""
+    device_model: str = "nandakumar2018"
+    """Device parameter file: a name from 'mcatrain devices' or a FILE.toml."""
+    without: str = ""
+    """PCM non-idealities to switch off: nonlinearity,history,write-noise,read-noise,drift."""
+    periphery: str = ""
+    """Converters: mca, rpu2016 or ideal; default mca for MCA, rpu2016 for RPU."""
+    hidden: str = "250"
+    """Hidden layers, e.g. 256,128."""
+    loss: Literal["mse", "cross-entropy"] = "mse"
+    """mse: half the summed square of a sigmoid output's error; cross-entropy: linear output."""
+    epochs: int = 10
+    """Passes over the training set."""
+    batch_size: int = 1
+    """Examples a step."""
+    lr: float = 0.4
+    """Learning rate."""
+    lr_schedule: Literal["thirds", "constant"] = "thirds"
+    """thirds: halved at one and at two thirds of training."""
+    base_optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    """What trains chi (MCA) or the weights (fp32); RPU is plain SGD."""
+    epsilon: float | None = None
+    """MCA: weight change that a pulse stands for; default the device's granularity."""
+    refresh_every: int = 100
+    """Examples between refreshes of saturated pairs; 0 for never."""
+    pulse_length: int = 10
+    """RPU: slots of a bit stream (BL), the most if --bl-management."""
+    update_management: bool = True
+    """RPU: balance the gains of the two streams (UM)."""
+    bl_management: bool = False
+    """RPU: as many slots as an example needs (BLM)."""
+    sequential: bool = True
+    """RPU: a batch's examples pulse one after the other; else their pulses are summed first."""
+    seconds_per_example: float = SECONDS_PER_EXAMPLE
+    """Simulated time of a training example [s]."""
+    torch_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where tensors live; auto takes the CPU for batches under 32."""
+    threads: int = 1
+    """CPU threads of a run; small networks run fastest on one."""
+    checkpoint_every: float = 30.0
+    """Seconds between checkpoints within an epoch."""
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("epochs", 1), ("batch_size", 1), ("refresh_every", 0), ("pulse_length", 1), ("threads", 1), ("lr", 0.0), ("seconds_per_example", 0.0),
+            ("checkpoint_every", 0.0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not (value >= low and math.isfinite(value)):
+                raise InputError(f"{_flag(name)} {value}: give a number of {low} or more")
+        if self.train_limit is not None and self.train_limit < 1:
+            raise InputError(f"--train-limit {self.train_limit}: give at least 1 example")
+        if self.epsilon is not None and not 0 < self.epsilon < math.inf:
+            raise InputError(
+                f"--epsilon {self.epsilon}: give a positive weight change, or leave it out for "
+                "the device's own"
+            )
+        self.hidden_layers  # noqa: B018 - raises for a bad list
+        if self.periphery:
+            preset(self.periphery)
+        for name in self.switched_off:
+            if name not in devicemodels.NONIDEALITIES:
+                hint = closest(name, devicemodels.NONIDEALITIES)
+                raise InputError(f"--without {name!r}: {hint}")
+
+    @property
+    def hidden_layers(self) -> tuple[int, ...]:
+        """Widths of the hidden layers."""
+        try:
+            widths = tuple(int(part) for part in self.hidden.split(",") if part.strip())
+        except ValueError:
+            widths = (0,)
+        if any(width < 1 for width in widths):
+            raise InputError(f"--hidden {self.hidden!r}: give widths such as 250 or 256,128")
+        return widths
+
+    @property
+    def switched_off(self) -> tuple[str, ...]:
+        """The non-idealities of --without."""
+        return tuple(part.strip() for part in self.without.split(",") if part.strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Options):
+    """Train one network by one rule."""
+
+    out: str
+    """Run folder to write."""
+    rule: Literal["fp32", "mca", "rpu"] = "mca"
+    """fp32: plain torch; mca: mixed precision; rpu: stochastic pulsed update."""
+    seed: int = 0
+    """Of initial weights, devices, noise and the order of examples."""
+    resume: bool = False
+    """Go on from the last checkpoint in --out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rule == "rpu" and self.base_optimizer != "sgd":
+            raise InputError(
+                f"--base-optimizer {self.base_optimizer} does not apply to rpu: its pulses are "
+                "plain SGD; leave it out, or use --rule mca"
+            )
+        if self.rule != "fp32":
+            self.load_device_model()
+
+    def load_device_model(self) -> devicemodels.DeviceModel:
+        """Load and check the device model, with --without applied."""
+        return devicemodels.load(self.device_model).without(*self.switched_off)
+
+    @property
+    def periphery_name(self) -> str:
+        """The periphery in force: the one named, or the rule's own."""
+        return self.periphery or _PERIPHERY[self.rule]
+
+    def table(self) -> dict[str, Any]:
+        """Return the options as a flat table for config.toml."""
+        table = asdict(self) | {"periphery": self.periphery_name}
+        return {key: value for key, value in table.items() if value is not None}
+
+    def require_same(self, saved: dict[str, Any], where: str) -> None:
+        """Raise InputError when a saved run was made with other options than this one."""
+        mine = self.table()
+        for item in fields(self):
+            if item.name in _ELSEWHERE or saved.get(item.name) == mine.get(item.name):
+                continue
+            raise InputError(
+                f"{where}: the run was made with {_flag(item.name)} {saved.get(item.name)}, not "
+                f"{mine.get(item.name)}: resume with the same options, or choose another --out"
+            )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a run's config.toml."""
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}): is this a run folder?") from None
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,70 @@
+"""A run folder: who may write to it, and the files it holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+import devicemodels
+from devicemodels.errors import InputError
+from mcatrain.run.checkpoint import write_text
+from mcatrain.run.config import TrainConfig, read_config
+
+
+def open_run(config: TrainConfig) -> Path:
+    """Make the run folder, or with --resume find the same run in it; return its path.
+
+    Raises InputError when it holds another run or other options.
+    """
+    folder = Path(config.out)
+    if (folder / "comparison.json").exists():
+        raise InputError(f"--out {folder}: holds a comparison: choose another folder")
+    written = folder / "config.toml"
+    text = "" if config.rule == "fp32" else devicemodels.load(config.device_model).text
+    if written.exists():
+        if not config.resume:
+            raise InputError(
+                f"--out {folder}: holds another run: choose another folder, or add --resume to "
+                "go on with it"
+            )
+        config.require_same(read_config(written), str(written))
+        if text and (folder / "device.toml").read_text() != text:
+            raise InputError(
+                f"{folder / 'device.toml'}: differs from --device-model {config.device_model}, "
+                "which was changed since: restore it, or choose another --out"
+            )
+        return folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if text:
+            write_text(folder / "device.toml", text)
+        write_text(written, tomli_w.dumps(config.table()))
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be written: {error.strerror}") from None
+    return folder
+
+
+class Metrics:
+    """metrics.jsonl: a line an evaluation, cut back to a checkpoint's count on resume."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.path = folder / "metrics.jsonl"
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines[:keep]]
+        self._write()
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one evaluation."""
+        self.rows.append(row)
+        self._write()
+
+    def _write(self) -> None:
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+
+def write_json(path: Path, body: dict[str, Any]) -> None:
+    """Write a JSON file that a person can read."""
+    write_text(path, json.dumps(body, indent=1) + "\n")

@@ -1,0 +1,220 @@
+"""One training run: from options to a folder with metrics, checkpoint and result."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import mcatrain
+from devicemodels.errors import InputError
+from devicemodels.state import derive_seed
+from mcatrain.run import checkpoint
+from mcatrain.run.config import TrainConfig
+from mcatrain.run.folder import Metrics, open_run, write_json
+from mcatrain.run.progress import Progress
+from mcatrain.run.rules import prepare
+from mcatrain.run.summary import counts, histograms, remarks
+from mcatrain.tasks.mlp import MLPTask
+from mcatrain.tile import tiles
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM came; the run left a checkpoint."""
+
+
+def train(config: TrainConfig, command: list[str] | None = None) -> dict[str, Any]:
+    """Run to the end, or from the last checkpoint to the end; return what result.json holds.
+
+    Raises InputError for bad input, Interrupted after a signal, with a checkpoint left.
+    """
+    device = _device(config)
+    torch.set_num_threads(config.threads)
+    task = MLPTask(config, device)  # bad data must not leave a folder behind
+    folder = open_run(config)
+    done = folder / "result.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    torch.manual_seed(derive_seed(config.seed, "torch"))
+    model, optimizer = prepare(config, task.model())
+    model.to(device)
+    return _Run(config, task, folder, model, optimizer, command or sys.argv).finish()
+
+
+def _device(config: TrainConfig) -> torch.device:
+    name = config.torch_device
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--torch-device cuda: torch finds no CUDA device here: use cpu or auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() and config.batch_size >= 32 else "cpu"
+    return torch.device(name)
+
+
+class _Run:
+    """The state of a run in progress; all that is not in the model or the optimizer."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        task: MLPTask,
+        folder: Path,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        command: list[str],
+    ) -> None:
+        self.config, self.task, self.folder, self.command = config, task, folder, command
+        self.model, self.optimizer = model, optimizer
+        self.epoch = self.at = self.step = 0
+        self.loss_sum = self.seconds = 0.0
+        saved = checkpoint.load(folder, model, optimizer)
+        if saved is not None:
+            self.epoch, self.at, self.step = saved["epoch"], saved["at"], saved["step"]
+            self.loss_sum, self.seconds = saved["loss_sum"], saved["seconds"]
+        self.metrics = Metrics(folder, saved["evaluations"] if saved else 0)
+
+    def save(self) -> None:
+        """Write a checkpoint of this instant."""
+        progress = {
+            "epoch": self.epoch,
+            "at": self.at,
+            "step": self.step,
+            "loss_sum": self.loss_sum,
+            "seconds": self.seconds,
+            "evaluations": len(self.metrics.rows),
+        }
+        checkpoint.save(self.folder, self.model, self.optimizer, progress)
+
+    def finish(self) -> dict[str, Any]:
+        """Train what is left, then write the result."""
+        n, epochs = self.task.examples, self.config.epochs
+        label = self.config.rule
+        if label != "fp32":
+            label += f"@{Path(self.config.device_model).stem}"
+        bar = Progress(f"{label} seed {self.config.seed}", n * epochs, self.epoch * n + self.at)
+        with _stop_flag() as stop:
+            while self.epoch < epochs:
+                self._epoch(bar, stop)
+        bar.close()
+        return self._result()
+
+    def _epoch(self, bar: Progress, stop: list[int]) -> None:
+        config, model, optimizer = self.config, self.model, self.optimizer
+        shuffle = torch.Generator().manual_seed(
+            derive_seed(config.seed, f"order of epoch {self.epoch}")
+        )
+        xs, ys = self.task.epoch(torch.randperm(self.task.examples, generator=shuffle))
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * self._lr_factor()
+        model.train()
+        started = saved = shown = time.perf_counter()
+        while self.at < len(xs):
+            part = slice(self.at, self.at + config.batch_size)
+            loss = self.task.loss(model(xs[part]), ys[part])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            examples = min(config.batch_size, len(xs) - self.at)
+            self.loss_sum += loss.item() * examples
+            self.at += examples
+            self.step += 1
+            bar.advance(examples)
+            now = time.perf_counter()
+            if stop or now - saved > config.checkpoint_every:
+                self.seconds += now - started
+                self.save()
+                started = saved = time.perf_counter()
+                if stop:
+                    bar.close()
+                    raise Interrupted(
+                        f"interrupted after {self.step} steps; the checkpoint is in "
+                        f"{self.folder}: go on with --resume"
+                    )
+            if now - shown > 0.5:
+                shown = now
+                self._show(bar)
+        self.seconds += time.perf_counter() - started
+        self._evaluate(bar)
+
+    def _lr_factor(self) -> float:
+        if self.config.lr_schedule == "constant":
+            return 1.0
+        return 0.5 ** (3 * self.epoch // self.config.epochs)
+
+    def _show(self, bar: Progress) -> None:
+        pulses = counts(self.model)
+        total = pulses["set_pulses"] + pulses["reset_pulses"]
+        seen = self.epoch * self.task.examples + self.at
+        if self.config.rule != "fp32":
+            bar.show(**{"pulses/example": f"{total / max(seen, 1):.2f}"})
+
+    def _evaluate(self, bar: Progress) -> None:
+        """Close an epoch: evaluate on streams of chance of its own, log, checkpoint."""
+        self.model.eval()
+        with ExitStack() as streams:
+            for tile in tiles(self.model).values():
+                streams.enter_context(tile.chance.fork(f"evaluation at step {self.step}"))
+            measured = self.task.evaluate(self.model)
+        self.epoch += 1
+        row = {
+            "step": self.step,
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "train_loss": self.loss_sum / self.at,
+            **measured,
+            **counts(self.model),
+        }
+        self.at, self.loss_sum = 0, 0.0
+        self.metrics.append(row)
+        bar.show(accuracy=f"{measured['test_accuracy']:.2%}")
+        self.save()
+
+    def _result(self) -> dict[str, Any]:
+        config, last = self.config, self.metrics.rows[-1]
+        measured = {key: last[key] for key in ("train_loss", "test_loss", "test_accuracy")}
+        accuracies = [row["test_accuracy"] for row in self.metrics.rows]
+        result = {
+            "task": config.task,
+            "rule": config.rule,
+            "device": None if config.rule == "fp32" else config.device_model,
+            "data": config.data,
+            "seed": config.seed,
+            "epochs": config.epochs,
+            "metrics": measured,
+            **counts(self.model),
+            "seconds": self.seconds,
+            "examples": self.task.examples * config.epochs,
+            "remarks": remarks(self.model, accuracies, config.refresh_every),
+            "command": shlex.join(["mcatrain", *self.command[1:]]),
+            "versions": {
+                "mcatrain": mcatrain.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+        write_json(self.folder / "histograms.json", histograms(self.model))
+        write_json(self.folder / "result.json", result)
+        return result
+
+
+@contextmanager
+def _stop_flag() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list instead of dying, for the loop to look at."""
+    caught: list[int] = []
+    kept = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        kept[number] = signal.signal(number, lambda n, _: caught.append(n))
+    try:
+        yield caught
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Tasks: data, network and metrics of each kind of training."""
