@@ -91,6 +91,10 @@ class TileProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, chi: Tensor, tile: Tile, examples: int) -> Tensor:
+        # An array one column wider than x has its bias there, driven by a constant 1.
+        ctx.width = x.shape[1]
+        if tile.synapse.shape[1] > ctx.width:
+            x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
         ctx.save_for_backward(x)
         ctx.tile, ctx.examples = tile, examples
         return tile.forward(x)
@@ -100,7 +104,7 @@ class TileProduct(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         tile: Tile = ctx.tile
         d = grads[0].contiguous()
-        dx = tile.backward(d) if ctx.needs_input_grad[0] else None
+        dx = tile.backward(d)[:, : ctx.width] if ctx.needs_input_grad[0] else None
         gradient = tile.collect(x, d, ctx.examples) if ctx.needs_input_grad[1] else None
         return dx, gradient, None, None
 

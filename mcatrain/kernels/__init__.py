@@ -19,6 +19,11 @@ def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     return form(__name__, chi).spend(chi, epsilon)
 
 
+def accumulate(chi: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """See `reference.accumulate`."""
+    return form(__name__, chi).accumulate(chi, *rest)
+
+
 def coincidences(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """See `reference.coincidences`."""
     return form(__name__, x).coincidences(x, *rest)

@@ -160,12 +160,14 @@ def _count_hits(chi: Any, threshold: Any, hits: Any) -> int:
 
 
 @njit(cache=True)
-def _take(chi: Any, threshold: Any, epsilon: float, hits: Any, index: Any, count: Any) -> int:
+def _take(
+    chi: Any, block: int, threshold: Any, epsilon: float, hits: Any, index: Any, count: Any
+) -> int:
     n = 0
-    for block in range(hits.size):
-        if not hits[block]:
+    for b in range(hits.size):
+        if not hits[b]:
             continue
-        for i in range(block * _BLOCK, min((block + 1) * _BLOCK, chi.size)):
+        for i in range(b * block, min((b + 1) * block, chi.size)):
             if abs(chi[i]) >= threshold:
                 value = np.float64(chi[i])
                 pulses = math.trunc(value / epsilon)
@@ -176,17 +178,62 @@ def _take(chi: Any, threshold: Any, epsilon: float, hits: Any, index: Any, count
     return n
 
 
-def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    flat = chi.detach().view(-1).numpy()
-    threshold = np.float32(epsilon * (1 - 1e-6))
-    hits = np.empty(-(-flat.size // _BLOCK), dtype=np.int32)
-    total = _count_hits(flat, threshold, hits)
+def _collect(
+    chi: Any, block: int, threshold: Any, epsilon: float, hits: Any, total: int
+) -> tuple[Tensor, Tensor]:
+    """Take the pulses out of the blocks of chi that were hit."""
     if not total:
         return _NO_EVENT, _NO_EVENT
     index = torch.empty(total, dtype=torch.int64)
     count = torch.empty(total, dtype=torch.int64)
-    n = _take(flat, threshold, epsilon, hits, index.numpy(), count.numpy())
+    n = _take(chi, block, threshold, epsilon, hits, index.numpy(), count.numpy())
     return index[:n], count[:n]
+
+
+def _threshold(epsilon: float) -> Any:
+    # A hair low, so that rounding to float32 hides no pulse; _take decides in float64.
+    return np.float32(epsilon * (1 - 1e-6))
+
+
+def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    flat, threshold = chi.detach().view(-1).numpy(), _threshold(epsilon)
+    hits = np.empty(-(-flat.size // _BLOCK), dtype=np.int32)
+    total = _count_hits(flat, threshold, hits)
+    return _collect(flat, _BLOCK, threshold, epsilon, hits, total)
+
+
+@njit(cache=True)
+def _accumulate(chi: Any, x: Any, d: Any, scale: Any, threshold: Any, hit_rows: Any) -> int:
+    """chi += scale d x^T, touching only nonzero rows and columns; count and mark the hits."""
+    columns = np.nonzero(x)[0]
+    values = x[columns]
+    sparse = 3 * columns.size < x.size
+    total = 0
+    for i in range(d.size):
+        factor, row, hits = scale * d[i], chi[i], 0
+        if factor != 0:
+            if sparse:
+                for k in range(columns.size):
+                    j = columns[k]
+                    row[j] += factor * values[k]
+                    hits += abs(row[j]) >= threshold
+            else:
+                for j in range(row.size):
+                    row[j] += factor * x[j]
+                for j in range(row.size):
+                    hits += abs(row[j]) >= threshold
+        hit_rows[i] = hits
+        total += hits
+    return total
+
+
+def accumulate(
+    chi: Tensor, x: Tensor, d: Tensor, scale: float, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    array, threshold = chi.detach().numpy(), _threshold(epsilon)
+    hits = np.empty(len(array), dtype=np.int32)
+    total = _accumulate(array, x.numpy(), d.numpy(), np.float32(scale), threshold, hits)
+    return _collect(array.reshape(-1), array.shape[1], threshold, epsilon, hits, total)
 
 
 @njit(cache=True)

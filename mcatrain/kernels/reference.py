@@ -65,6 +65,17 @@ def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     return index, count.long()
 
 
+def accumulate(
+    chi: Tensor, x: Tensor, d: Tensor, scale: float, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """Add scale d x^T to chi in place and `spend`: the step of plain SGD on one example.
+
+    chi: (out, in), below epsilon everywhere before. x: (in,), d: (out,). Returns as `spend`.
+    """
+    chi.addr_(d, x, alpha=scale)
+    return spend(chi, epsilon)
+
+
 def coincidences(
     x: Tensor, d: Tensor, gain_x: float, gain_d: float, chance_x: Tensor, chance_d: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from mcatrain.tile import Tile, TileProduct
@@ -29,12 +28,12 @@ class AnalogLinear(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, self.in_features).float()
-        if self.analog_bias:
-            rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+        rows = x if x.dim() == 2 else x.reshape(-1, self.in_features)
         examples = x.shape[0] if x.dim() > 1 else 1
-        y = TileProduct.apply(rows, self.tile.chi, self.tile, examples)
-        y = y.view(*x.shape[:-1], self.out_features).to(x.dtype)
+        y = TileProduct.apply(rows.float(), self.tile.chi, self.tile, examples)
+        if x.dim() != 2:
+            y = y.view(*x.shape[:-1], self.out_features)
+        y = y.to(x.dtype)
         return y if self.bias is None else y + self.bias
 
     @property

@@ -53,15 +53,25 @@ class PulsedOptimizer(torch.optim.Optimizer):
         for tile in self.tiles.values():
             tile.synapse.refresh(self.clock.now_s)
 
-    def _require_finite(self, value: Tensor, parameter: Tensor) -> None:
-        """Raise before any device is touched. The sum is finite whenever all entries are."""
-        if not math.isfinite(value.sum().item()) and not torch.isfinite(value).all():
-            tile = self.tiles.get(parameter)
-            where = f"layer {tile.name!r}" if tile else "a digital parameter"
-            raise InputError(
-                f"gradient of {where} is not finite after {self.clock.examples} examples: no "
-                "device was touched; lower the learning rate or clip the gradient"
-            )
+    def _require_all_finite(self) -> None:
+        """Raise InputError, before any device is touched, for a gradient that is not finite."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                tile = self.tiles.get(p)
+                values = [] if p.grad is None else [p.grad]
+                values += [value for pair in tile.factors for value in pair] if tile else []
+                if all(map(_is_finite, values)):
+                    continue
+                where = f"layer {tile.name!r}" if tile else "a digital parameter"
+                raise InputError(
+                    f"gradient of {where} is not finite after {self.clock.examples} examples: no "
+                    "device was touched; lower the learning rate or clip the gradient"
+                )
+
+
+def _is_finite(value: Tensor) -> bool:
+    # The sum is finite whenever all entries are (but for an overflow): one pass decides.
+    return math.isfinite(value.sum().item()) or bool(torch.isfinite(value).all())
 
 
 def as_groups(params: Any, model: nn.Module) -> Any:

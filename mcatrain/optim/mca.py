@@ -12,6 +12,7 @@ from devicemodels.errors import InputError
 from devicemodels.pulses import PulseEvents
 from mcatrain import kernels
 from mcatrain.optim.base import PulsedOptimizer, as_groups
+from mcatrain.tile import Tile
 
 #: These scale an update by the parameter's own size or move the parameter to try: chi is neither
 #: the weight nor what the loss was computed with.
@@ -36,7 +37,9 @@ class MCA(PulsedOptimizer):
     change of one pulse). refresh_every: examples between refreshes of saturated pairs, 0 never.
     Weight decay is taken from the base optimizer and acts on the read weight; ``decoupled`` says
     whether as AdamW does (None: known from the base). Schedulers, closures, gradient clipping
-    and accumulation work as in torch.
+    and accumulation work as in torch. factored: with a plain SGD base, keep the gradients of
+    analog layers as factors (x, d) instead of summing them into ``chi.grad``: the same update in
+    fewer passes over chi, but hooks and clipping do not see it.
     Raises InputError for a base that cannot work on chi (LAMB, LARS, Adafactor, LBFGS),
     epsilon <= 0, and, from step(), a gradient that is not finite, before any device is touched.
     """
@@ -50,6 +53,7 @@ class MCA(PulsedOptimizer):
         epsilon: float | None = None,
         refresh_every: int = 100,
         decoupled: bool | None = None,
+        factored: bool = False,
         **options: Any,
     ) -> None:
         self._bind(model, refresh_every)
@@ -66,6 +70,13 @@ class MCA(PulsedOptimizer):
         self._share()
         for group in self.param_groups:
             _check_epsilon(group["epsilon"])
+            if factored and (type(self.base) is not torch.optim.SGD or not _plain(group)):
+                raise InputError(
+                    "factored=True needs torch.optim.SGD without momentum, weight decay or "
+                    "maximize: other rules need the whole gradient; leave it out"
+                )
+        for tile in self.tiles.values():
+            tile.keeps_factors = factored
 
     def _share(self) -> None:
         """Show the base optimizer's groups and state as our own: schedulers edit these."""
@@ -95,10 +106,7 @@ class MCA(PulsedOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._require_finite(p.grad, p)
+        self._require_all_finite()
         refresh = self._pass_time()
         self._base_step()
         now_s = self.clock.now_s
@@ -107,10 +115,22 @@ class MCA(PulsedOptimizer):
                 tile = self.tiles.get(p)
                 if tile is not None:
                     epsilon = group["epsilon"] or tile.synapse.granularity
-                    tile.synapse.apply(PulseEvents(*kernels.spend(p, epsilon)), now_s)
+                    events = self._spend(tile, float(group["lr"]), epsilon)
+                    tile.synapse.apply(events, now_s)
         if refresh:
             self._refresh()
         return loss
+
+    def _spend(self, tile: Tile, lr: float, epsilon: float) -> PulseEvents:
+        """Take the whole pulses out of chi, after adding what is still kept as factors."""
+        chi, factors = tile.chi, tile.factors
+        if len(factors) == 1 and len(factors[0][0]) == 1:
+            x, d = factors.pop()
+            return PulseEvents(*kernels.accumulate(chi, x[0], d[0], -lr, epsilon))
+        for x, d in factors:
+            chi.addmm_(d.T, x, alpha=-lr)
+        factors.clear()
+        return PulseEvents(*kernels.spend(chi, epsilon))
 
     def _base_step(self) -> None:
         """One step of the base, its weight decay acting on the read weight instead of chi."""
@@ -143,6 +163,10 @@ class MCA(PulsedOptimizer):
                 p.sub_(weight, alpha=float(group["lr"]) * decay)
             else:
                 p.grad = p.grad.add(weight, alpha=-decay if group.get("maximize") else decay)
+
+
+def _plain(group: dict[str, Any]) -> bool:
+    return not (group["momentum"] or group["weight_decay"] or group["maximize"])
 
 
 def _check_epsilon(epsilon: float | None) -> None:

@@ -66,10 +66,7 @@ class RPU(PulsedOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for p in group["params"]:
-                for value in self._collected(p):
-                    self._require_finite(value, p)
+        self._require_all_finite()
         refresh = self._pass_time()
         for group in self.param_groups:
             for p in group["params"]:
@@ -83,12 +80,6 @@ class RPU(PulsedOptimizer):
         if refresh:
             self._refresh()
         return loss
-
-    def _collected(self, p: Tensor) -> list[Tensor]:
-        tile = self.tiles.get(p)
-        if tile is None:
-            return [] if p.grad is None else [p.grad]
-        return [value for pair in tile.factors for value in pair]
 
     def _update(self, tile: Tile, x: Tensor, d: Tensor, lr: float, pulse_length: int) -> None:
         """Update one tile by the examples in the rows of x (n, in) and d (n, out)."""

@@ -120,6 +120,8 @@ def _options(groups: list[summary.Group]) -> list[tuple[str, list[str]]]:
     for key in dict.fromkeys(key for config in first for key in config if key not in _PLACES):
         if key == "seed":
             values = [", ".join(str(run.seed) for run in group.runs) for group in groups]
+        elif key == "device_model":  # float32 has the option's default, but no device
+            values = [_shown(group.runs[0].device) for group in groups]
         else:
             values = [_shown(config.get(key)) for config in first]
         table.append((key, values[:1] if len(set(values)) == 1 else values))

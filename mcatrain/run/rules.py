@@ -43,6 +43,7 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
             lr=config.lr,
             epsilon=config.epsilon,
             refresh_every=config.refresh_every,
+            factored=config.base_optimizer == "sgd",
             **extra,
         )
     return model, RPU(

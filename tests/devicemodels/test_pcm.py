@@ -275,7 +275,7 @@ def test_reading_some_devices() -> None:
 
 def fingerprint(p: PCMParameters) -> dict[str, float]:
     """Return one number an effect; 0 when the effect is absent."""
-    p = replace(p, g_min=0.0, g_max=100.0)
+    p = replace(p, g_max=100.0)
     devices = array(1_000, p, seed=10)
     low, late = devices.conductance_us.clone(), 200
 

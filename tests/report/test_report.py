@@ -149,6 +149,7 @@ def test_comparison_shows_pictures_devices_and_command(compared: tuple[Path, Pag
     assert page.row("parameters", "beta")[4] == "recalled"
     assert "mcatrain compare --task mlp --seeds 0,1" in page.text
     assert page.row("options", "hidden") == ["hidden", "250"]
+    assert page.row("options", "device_model")[1:] == ["—", PCM, PCM, STEP]
     assert page.row("options", "rule") == ["rule", "fp32", "mca", "rpu", "rpu"]
 
 

@@ -1,0 +1,159 @@
+"""Every form of a kernel does what the reference form does, given the same random numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from devicemodels import PulseEvents, kernels, load
+from devicemodels.devices.pcm import PCMParameters
+from devicemodels.devices.step import (
+    ExpStepParameters,
+    LinearStepParameters,
+    SoftBoundsParameters,
+    StepParameters,
+)
+from devicemodels.kernels import cpu, reference
+
+SIZE = 3_000
+STEP = {
+    "dw_min": 0.01, "dw_min_dtod": 0.3, "dw_min_std": 0.3, "up_down": 1.1, "up_down_dtod": 0.02,
+    "w_max": 0.6, "w_min": -0.5, "w_max_dtod": 0.3, "w_min_dtod": 0.3,
+}  # fmt: skip
+CURVE = {"A_up": 0.05, "A_down": 0.2, "gamma_up": 3.0, "gamma_down": 4.0, "a": 0.9, "b": 0.1}
+RESPONSES = {
+    "constant": StepParameters(**STEP),
+    "linear": LinearStepParameters(**STEP, slope_up=0.9, slope_down=-0.4),
+    "soft-bounds": SoftBoundsParameters(**STEP),
+    "exponential": ExpStepParameters(**STEP, **CURVE),
+}
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def random_events(size: int, most: int, g: torch.Generator) -> PulseEvents:
+    """Return events on about a third of the devices, up to ``most`` pulses each, both signs, in
+    random order."""
+    counts = torch.randint(-most, most + 1, (size,), generator=g)
+    counts *= torch.rand(size, generator=g) < 1 / 3
+    events = PulseEvents.from_counts(counts)
+    order = torch.randperm(len(events), generator=g)
+    return PulseEvents(events.index[order], events.count[order])
+
+
+def both(kernel: Any, *arguments: Any) -> list[list[Tensor]]:
+    """Run both forms on clones of the arguments; return the tensors each leaves behind."""
+    left = []
+    for form in ("reference", "cpu"):
+        own = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
+        with kernels.use(form):
+            kernel(*own)
+        left.append([a for a in own if isinstance(a, Tensor)])
+    return left
+
+
+def assert_same(left: list[list[Tensor]], scale: float = 0.0) -> None:
+    """Equal within 1e-6 of each value, or of ``scale`` where a difference may cancel."""
+    for expected, found in zip(*left, strict=True):
+        assert expected.dtype == found.dtype
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("without", [(), ("write-noise",), ("history", "nonlinearity")])
+def test_set_pulses(without: tuple[str, ...]) -> None:
+    device = load("nandakumar2018").without(*without).device
+    g = generator(1)
+    events = random_events(SIZE, 12, g)
+    count = events.count.abs()
+    conductance = 0.1 + 11.9 * torch.rand(SIZE, generator=g)
+    pulses = torch.randint(0, 40, (SIZE,), dtype=torch.int32, generator=g)
+    normals = torch.randn(int(count.sum()), generator=g)
+    left = both(kernels.set_pulses, conductance, pulses, events.index, count, normals, device)
+    assert_same(left)
+    assert not torch.equal(left[0][0], conductance)
+    assert torch.equal(left[0][1].sum() - pulses.sum(), count.sum())
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+@pytest.mark.parametrize("part", [True, False], ids=["some", "all"])
+@pytest.mark.parametrize("now_s", [500.0, 1e7])
+def test_read_pairs(now_s: float, part: bool, noisy: bool) -> None:
+    """Ages from before programming, over below T0, to months."""
+    device = load("nandakumar2018").device
+    assert isinstance(device, PCMParameters)
+    g = generator(2)
+    conductance = 0.1 + 11.9 * torch.rand(2 * SIZE, generator=g)
+    at = 505 * torch.rand(2 * SIZE, dtype=torch.float64, generator=g)
+    exponent = 0.04 + 0.01 * torch.randn(2 * SIZE, generator=g)
+    index = torch.randperm(SIZE, generator=g)[: SIZE // 3] if part else None
+    weight = torch.full((SIZE,), 9.0)
+    variance = torch.full((SIZE,), 9.0) if noisy else None
+    arguments = (conductance, at, exponent, index, now_s, 8.02, device, weight, variance)
+    left = both(kernels.read_pairs, *arguments)
+    assert_same(left, scale=12 / 8.02)
+    written = left[0][-1] != 9.0
+    assert int(written.sum()) == (SIZE // 3 if part else SIZE)
+
+
+def test_aged_pairs() -> None:
+    """The window is open at the old end and closed at the young end, in both forms."""
+    at = torch.tensor([1.0, 2, 3, 4, 9, 9, 9, 9, 9, 2], dtype=torch.float64)
+    many = torch.randint(0, 50, (2 * SIZE,), generator=generator(3)).double()
+    for form in ("reference", "cpu"):
+        with kernels.use(form):
+            assert kernels.aged_pairs(at, 3.0, 1.0).tolist() == [1, 2, 4]
+            assert kernels.aged_pairs(at, 0.5, 0.0).tolist() == []
+            found = kernels.aged_pairs(many, 20.0, 10.0)
+            halves = many.view(2, -1)
+            expected = ((halves > 10) & (halves <= 20)).any(0).nonzero().squeeze(1)
+            assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+@pytest.mark.parametrize("name", RESPONSES)
+def test_step_pulses(name: str, spread: float) -> None:
+    response, g = replace(RESPONSES[name], dw_min_std=spread), generator(4)
+    events = random_events(SIZE, 12, g)
+    lower, upper = -0.2 - torch.rand(SIZE, generator=g), 0.2 + torch.rand(SIZE, generator=g)
+    state = lower + (upper - lower) * torch.rand(SIZE, generator=g)
+    up, down = 0.02 * torch.rand(2, SIZE, generator=g)
+    normals = torch.randn(events.total, generator=g)
+    devices = (up, down, upper, lower)
+    pulses = (events.index, events.count, normals)
+    left = both(kernels.step_pulses, state, *devices, *pulses, spread, response)
+    assert_same(left, scale=1.0)
+    moved = left[0][0] != state
+    untouched = torch.ones(SIZE, dtype=torch.bool)
+    untouched[events.index] = False
+    assert not moved[untouched].any()
+    assert moved[events.index].float().mean() > 0.8
+
+
+def test_empty_events() -> None:
+    none, nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
+    device = load("nandakumar2018").device
+    g, pulses = torch.ones(4), torch.zeros(4, dtype=torch.int32)
+    assert_same(both(kernels.set_pulses, g, pulses, none, none, nothing, device))
+    for response in RESPONSES.values():
+        w = torch.zeros(4)
+        assert_same(both(kernels.step_pulses, w, g, g, g, -g, none, none, nothing, 0.3, response))
+
+
+def test_use_chooses_the_form_and_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    for module in (cpu, reference):
+        name = module.__name__.rsplit(".", 1)[1]
+        monkeypatch.setattr(module, "set_pulses", lambda *_, name=name: ran.append(name))
+    with kernels.use("reference"):
+        kernels.set_pulses(torch.zeros(1))
+        with kernels.use("cpu"):
+            kernels.set_pulses(torch.zeros(1))
+        kernels.set_pulses(torch.zeros(1))
+    kernels.set_pulses(torch.zeros(1))
+    assert ran == ["reference", "cpu", "reference", "cpu"]

@@ -1,0 +1,181 @@
+"""RPU: pulse statistics, management, sequential and summed batches."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import devicemodels
+import mcatrain
+from devicemodels import Chance
+from devicemodels.devices.step import SoftBoundsParameters, StepParameters
+from devicemodels.errors import InputError
+from devicemodels.library import DeviceModel
+from mcatrain import kernels
+
+
+def step_model(kind: str = "constant-step", **changes: float) -> DeviceModel:
+    """A balanced, noiseless step device without spread, far from its bounds unless changed."""
+    values = {
+        "dw_min": 0.001, "dw_min_dtod": 0.0, "dw_min_std": 0.0, "up_down": 1.0,
+        "up_down_dtod": 0.0, "w_max": 10.0, "w_min": -10.0, "w_max_dtod": 0.0, "w_min_dtod": 0.0,
+    } | changes  # fmt: skip
+    device = (SoftBoundsParameters if kind == "soft-bounds" else StepParameters)(**values)
+    return DeviceModel("test", kind, "t", "p", "n", device, None, (), "")
+
+
+def one_step(
+    x: torch.Tensor, d: torch.Tensor, device: str | DeviceModel, seed: int = 0, **options: object
+) -> tuple[torch.Tensor, mcatrain.AnalogLinear]:
+    """Return the weight change of one RPU step with the factors x (n, in), d (n, out)."""
+    layer = nn.Linear(x.shape[1], d.shape[1], bias=False)
+    nn.init.zeros_(layer.weight)
+    analog = mcatrain.convert(layer, device, periphery="ideal", seed=seed)
+    before = analog.weight.clone()
+    optimizer = mcatrain.RPU(analog, **({"lr": 0.01, "update_management": False} | options))
+    (analog(x) * d).sum().backward()
+    optimizer.step()
+    return analog.weight - before, analog
+
+
+def test_expected_pulses_and_their_binomial_variance() -> None:
+    """E[pulses] = lr x d / dw_min, variance BL p (1 - p), for unclipped streams.
+
+    20,000 repeats of 3 x 4 weights; 24 statistics at 4.5 standard errors: false alarm 2e-4.
+    """
+    x, d = torch.tensor([0.9, -0.5, 0.2, 0.0]), torch.tensor([0.8, -0.3, 0.05])
+    lr, dw_min, slots, n = 0.004, 0.001, 10, 20_000
+    gain = math.sqrt(lr / (slots * dw_min))
+    chance = Chance(0, "pulses")
+    counts = torch.zeros(n, 12)
+    for trial in range(n):
+        index, count = kernels.coincidences(
+            x, d, gain, gain, chance.uniform(slots, 4), chance.uniform(slots, 3)
+        )
+        counts[trial, index] = count.float()
+    expected = -lr * torch.outer(d, x) / dw_min
+    p = expected.abs().view(-1) / slots
+    variance = slots * p * (1 - p)
+    error = (counts.mean(0) - expected.view(-1)).abs()
+    assert (error <= 4.5 * (variance / n).sqrt() + 1e-9).all()
+    centred = counts - expected.view(-1)
+    spread = (centred**4).mean(0) - variance**2  # variance of the squared deviation
+    error = ((centred**2).mean(0) - variance).abs()
+    assert (error <= 4.5 * (spread.clamp(min=0) / n).sqrt() + 1e-9).all()
+
+
+@pytest.mark.parametrize("device", ["gokmen2016", "ideal", "linear"])
+def test_mean_update_is_gradient_descent(device: str) -> None:
+    """4,000 chips: the mean of dW is -lr d x^T within 5 standard errors (6 weights: 4e-6)."""
+    x, d = torch.tensor([[0.7, -0.4, 0.3]]), torch.tensor([[0.5, -0.6]])
+    changes = torch.stack([one_step(x, d, device, seed=s)[0] for s in range(600)])
+    expected = -0.01 * d.T @ x
+    error = changes.std(0) / math.sqrt(len(changes))
+    bias = {"linear": 0.02}.get(device, 0.0)  # write noise clipped at the lowest conductance
+    assert ((changes.mean(0) - expected).abs() <= 5 * error + bias * expected.abs()).all()
+    assert (changes.mean(0).abs() > 5 * error).any(), "the test would not see an update"
+
+
+def test_update_management_balances_the_probabilities() -> None:
+    """A tiny error against a full input: same mean, and both streams reach the same top."""
+    optimizer = mcatrain.RPU(mcatrain.convert(nn.Linear(2, 2), "ideal"), lr=0.01)
+    slots, gain_x, gain_d = optimizer._gains(1.0, 1e-4, 0.01, 0.001, 10)
+    assert slots == 10
+    assert gain_x * 1.0 == pytest.approx(gain_d * 1e-4)
+    assert gain_x * gain_d == pytest.approx(0.01 / (10 * 0.001))
+
+
+def test_bl_management_shortens_streams() -> None:
+    model = mcatrain.convert(nn.Linear(2, 2), "ideal")
+    optimizer = mcatrain.RPU(model, lr=0.01, pulse_length=31, bl_management=True)
+    assert optimizer._gains(1.0, 0.25, 0.01, 0.001, 31)[0] == 3  # ceil(2.5)
+    assert optimizer._gains(1.0, 9.0, 0.01, 0.001, 31)[0] == 31
+    assert optimizer._gains(1.0, 0.0, 0.01, 0.001, 31)[0] == 0
+
+
+def test_long_streams_count_every_slot() -> None:
+    """More than 64 slots (one machine word): probability 1 gives exactly that many pulses."""
+    x, d = torch.ones(1, 3), torch.ones(1, 2)
+    change, analog = one_step(x, d, step_model(), lr=0.2, pulse_length=200)
+    torch.testing.assert_close(change, torch.full((2, 3), -0.2))
+    assert analog.tile.synapse.reset_pulses == 200 * 6
+
+
+def test_summed_batch_equals_the_sequential_one_in_distribution_on_constant_steps() -> None:
+    """400 chips each way, mean and standard deviation of 6 weights within 4.5 errors (8e-5)."""
+    x, d = torch.rand(8, 3), torch.randn(8, 2)
+    runs = {}
+    for sequential in (True, False):
+        changes = [
+            one_step(x, d, step_model(dw_min_std=0.3), seed=s, sequential=sequential)[0]
+            for s in range(400)
+        ]
+        runs[sequential] = torch.stack(changes)
+    a, b = runs[True], runs[False]
+    error = (a.var(0) / len(a) + b.var(0) / len(b)).sqrt()
+    assert ((a.mean(0) - b.mean(0)).abs() <= 4.5 * error).all()
+    error = a.std(0) / math.sqrt(2 * len(a)) * math.sqrt(2)
+    assert ((a.std(0) - b.std(0)).abs() <= 4.5 * error).all()
+
+
+def test_summed_batch_differs_on_soft_bounds_by_the_documented_amount() -> None:
+    """Ups before downs end lower where steps depend on the state: the README's figure.
+
+    A batch of 32 examples of alternating sign, steps of 2 % of the range: every weight's mean
+    is shifted by between 1 and 10 % of the range; 100 chips, shift over 5 standard errors.
+    """
+    x = torch.ones(32, 1)
+    d = torch.tensor([1.0, -1.0]).repeat(16).view(32, 1)
+    soft = step_model("soft-bounds", w_max=1.0, w_min=-1.0, dw_min=0.02)
+    means = {}
+    for sequential in (True, False):
+        options = {"lr": 0.1, "sequential": sequential}
+        runs = torch.stack([one_step(x, d, soft, s, **options)[0] for s in range(100)])
+        means[sequential] = (runs.mean().item(), runs.std().item() / 10)
+    shift = means[True][0] - means[False][0]
+    assert shift > 5 * math.hypot(means[True][1], means[False][1])
+    print("shift", shift)
+
+
+def test_digital_parameters_get_plain_sgd() -> None:
+    model = mcatrain.convert(nn.Linear(3, 2), "gokmen2016", bias="digital", periphery="ideal")
+    bias = model.bias.detach().clone()
+    optimizer = mcatrain.RPU(model, lr=0.1)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    torch.testing.assert_close(model.bias.detach(), bias - 0.1)
+    assert model.tile.chi.grad is None
+
+
+def test_accumulated_examples_all_count() -> None:
+    x, d = torch.ones(1, 3), torch.ones(1, 2)
+    analog = mcatrain.convert(nn.Linear(3, 2, bias=False), step_model(), periphery="ideal")
+    before = analog.weight.clone()
+    optimizer = mcatrain.RPU(analog, lr=0.01, update_management=False)
+    for _ in range(3):
+        (analog(x) * d).sum().backward()
+    optimizer.step()
+    torch.testing.assert_close(analog.weight - before, torch.full((2, 3), -0.03))
+    assert analog.tile.clock.examples == 3
+    optimizer.step()  # the factors are spent
+    torch.testing.assert_close(analog.weight - before, torch.full((2, 3), -0.03))
+
+
+def test_not_finite_factors_touch_no_device() -> None:
+    analog = mcatrain.convert(nn.Linear(3, 2), "gokmen2016")
+    optimizer = mcatrain.RPU(analog, lr=0.01)
+    before = analog.weight.clone()
+    (analog(torch.ones(1, 3)) * float("nan")).sum().backward()
+    with pytest.raises(InputError, match="not finite"):
+        optimizer.step()
+    assert torch.equal(analog.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"lr": -1.0}, "lr = -1.0"), ({"lr": 0.1, "pulse_length": 0}, "pulse_length = 0")],
+)
+def test_bad_settings_of_rpu_are_named(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        mcatrain.RPU(mcatrain.convert(nn.Linear(2, 2), devicemodels.load("ideal")), **options)
