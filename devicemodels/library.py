@@ -71,6 +71,7 @@ class DeviceModel:
         """
         if isinstance(self.device, PCMParameters):
             assert self.synapse is not None
+            _reject_unknown(options, ("beta", "drift_tolerance"), self.name, "option")
             beta = options.pop("beta", None)
             pair = self.synapse if beta is None else replace(self.synapse, beta=beta)
             return DifferentialPair(shape, self.device, pair, chance, **options)
@@ -104,21 +105,21 @@ def load(name: str | Path) -> DeviceModel:
     if text.endswith(".toml") or "/" in text:
         path = Path(text)
         try:
-            return parse(path.read_text(), path.stem, text)
+            return parse(path.read_text(encoding="utf-8"), path.stem, text)
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
             raise InputError(f"{text}: cannot read the device model: {reason}") from None
     if text not in available():
         raise InputError(f"no device model {text!r}: {closest(text, available())}; or a FILE.toml")
     source = resources.files("devicemodels") / "parameters" / f"{text}.toml"
-    return parse(source.read_text(), text, f"{text}.toml")
+    return parse(source.read_text(encoding="utf-8"), text, f"{text}.toml")
 
 
 def parse(text: str, name: str, where: str) -> DeviceModel:
     """Check the text of a parameter file; ``where`` names it in errors."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers and nesting beyond Python's limits
         raise InputError(f"{where}: not valid TOML: {error}") from None
     for key in _HEADER:
         if not isinstance(table.get(key), str) or not table[key].strip():
@@ -134,9 +135,15 @@ def parse(text: str, name: str, where: str) -> DeviceModel:
     for section in sections:
         built[section], found = _section(table.get(section), read[section], section, where)
         quantities += found
-    header = (table[key] for key in _HEADER)
     pair = built.get("synapse")
-    return DeviceModel(name, *header, built["device"], pair, tuple(quantities), text)  # type: ignore[arg-type]
+    return DeviceModel(
+        name=name,
+        **{key: table[key] for key in _HEADER},
+        device=built["device"],
+        synapse=pair if isinstance(pair, PairParameters) else None,
+        quantities=tuple(quantities),
+        text=text,
+    )
 
 
 def _reject_unknown(table: dict[str, Any], known: Collection[str], where: str, what: str) -> None:
@@ -185,7 +192,8 @@ def _quantity(entry: Any, name: str, meta: Any, where: str) -> Quantity:
     if not _is_number(value):
         raise InputError(f"{where}: value {value!r} is not a number")
     allowed_low, allowed_high = max(low, meta["low"]), min(high, meta["high"])
-    if not (math.isfinite(value) and allowed_low <= value <= allowed_high):
+    # Compared before it is converted: an integer can be too large for a float.
+    if not (allowed_low <= value <= allowed_high and math.isfinite(value)):
         raise InputError(
             f"{where} = {value} {meta['unit']} is out of range: allowed are {allowed_low} to "
             f"{allowed_high} ({meta['about']})"

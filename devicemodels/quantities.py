@@ -12,9 +12,12 @@ from devicemodels.errors import InputError
 STATUSES = ("verified", "recalled", "assumed", "fitted", "exact")
 
 
-def quantity(unit: str, low: float, high: float, about: str) -> Any:
-    """Declare a dataclass field: its unit, the values physics allows [low, high], its meaning."""
-    return field(metadata={"unit": unit, "low": low, "high": high, "about": about})
+def quantity(unit: str, low: float, high: float, about: str, whole: bool = False) -> Any:
+    """Declare a dataclass field: its unit, the values physics allows [low, high], its meaning.
+
+    whole: only whole numbers make sense.
+    """
+    return field(metadata={"unit": unit, "low": low, "high": high, "about": about, "whole": whole})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,8 @@ class Parameters:
                     f"{item.name} = {value} {item.metadata['unit']} is impossible: "
                     f"allowed are {low} to {high} ({item.metadata['about']})"
                 )
+            if item.metadata["whole"] and value != int(value):
+                raise InputError(f"{item.name} = {value} {item.metadata['unit']}: must be whole")
 
 
 @dataclass(frozen=True)

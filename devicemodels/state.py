@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ class StateModule(nn.Module):
     """
 
     #: Name and type of Python attributes that belong to the state (saved as 0-d tensors).
-    scalars: dict[str, type[int] | type[float]] = {}
+    scalars: ClassVar[dict[str, type[int] | type[float]]] = {}
 
     def borrow(self, name: str, module: nn.Module) -> None:
         """Keep a reference to a module that another one owns (and saves, and moves)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ class Tile(StateModule):
     and asks for the factors (x, d) of each example instead (``keeps_factors``).
     """
 
-    scalars = {"now_s": float, "clock_examples": int}
+    scalars: ClassVar = {"now_s": float, "clock_examples": int}
     chi: nn.Parameter
     synapse: Synapse
 

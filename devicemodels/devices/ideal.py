@@ -25,7 +25,7 @@ class IdealArray(StateModule):
 
     def __init__(self, size: int, parameters: IdealParameters, chance: Chance) -> None:
         super().__init__()
-        self.parameters = parameters
+        self.physics = parameters
         self.register_buffer("weight", torch.zeros(size))
 
     def write(self, weight: Tensor) -> None:
@@ -34,5 +34,5 @@ class IdealArray(StateModule):
 
     def pulse(self, index: Tensor, count: Tensor) -> None:
         """Add ``count`` (n,) signed steps to the distinct devices ``index`` (n,)."""
-        moved = self.weight[index].double() + count.double() * self.parameters.step
+        moved = self.weight[index].double() + count.double() * self.physics.step
         self.weight[index] = moved.to(self.weight.dtype)

@@ -99,7 +99,7 @@ class PCMArray(StateModule):
 
     def __init__(self, size: int, parameters: PCMParameters, chance: Chance) -> None:
         super().__init__()
-        self.parameters = parameters
+        self.physics = parameters
         self.borrow("chance", chance)
         self.register_buffer("conductance_us", torch.zeros(size))
         self.register_buffer("pulses", torch.zeros(size, dtype=torch.int32))
@@ -110,7 +110,7 @@ class PCMArray(StateModule):
 
     def reset(self, index: Tensor, now_s: float) -> None:
         """RESET the devices ``index`` (n,): low conductance, no history, age 0."""
-        p = self.parameters
+        p = self.physics
         g = p.reset_mean + p.reset_std * self.chance.normal(len(index))
         self.conductance_us[index] = g.clamp_(min=0)
         self.pulses[index] = 0
@@ -119,7 +119,7 @@ class PCMArray(StateModule):
     def set(self, index: Tensor, count: Tensor, now_s: float) -> None:
         """Apply ``count`` (n,) > 0 SET pulses to the distinct devices ``index`` (n,)."""
         normals = self.chance.normal(int(count.sum()))
-        kernels.set_pulses(self.conductance_us, self.pulses, index, count, normals, self.parameters)
+        kernels.set_pulses(self.conductance_us, self.pulses, index, count, normals, self.physics)
         self.programmed_at_s[index] = now_s
 
     def conductance(self, now_s: float, index: Tensor | None = None) -> Tensor:
@@ -130,13 +130,13 @@ class PCMArray(StateModule):
             self.programmed_at_s[where],
             self.exponent[where],
             now_s,
-            self.parameters.t0_s,
+            self.physics.t0_s,
         )
 
     def read(self, now_s: float, index: Tensor | None = None) -> Tensor:
         """Return one read [µS]: the drifted conductance and fresh read noise."""
         g = self.conductance(now_s, index)
-        if self.parameters.reads_noisily:
-            spread = self.parameters.m3 * g + self.parameters.c3
+        if self.physics.reads_noisily:
+            spread = self.physics.m3 * g + self.physics.c3
             g = g + spread * self.chance.normal(g.numel())
         return g

@@ -58,7 +58,7 @@ class StepParameters(Parameters):
 
 @dataclass(frozen=True, kw_only=True)
 class LinearStepParameters(StepParameters):
-    """Step that shrinks linearly with the state: dw = dw_min (1 - slope w) up, (1 + slope w) down."""
+    """Step that shrinks linearly: dw = dw_min (1 - slope w) up, dw_min (1 + slope w) down."""
 
     slope_up: float = quantity("1/weight", -1e6, 1e6, "relative loss of the up step per weight")
     slope_down: float = quantity("1/weight", -1e6, 1e6, "relative loss of the down step per weight")
@@ -130,7 +130,7 @@ class StepArray(StateModule):
 
     def __init__(self, size: int, parameters: StepParameters, chance: Chance) -> None:
         super().__init__()
-        self.parameters = p = parameters
+        self.physics = p = parameters
         self.borrow("chance", chance)
 
         def spread(mean: float, fraction: float) -> Tensor:
@@ -150,7 +150,7 @@ class StepArray(StateModule):
 
     def pulse(self, index: Tensor, count: Tensor) -> None:
         """Apply ``count`` (n,) signed pulses to the distinct devices ``index`` (n,)."""
-        p = self.parameters
+        p = self.physics
         draws = len(count) if p.kind == "constant" else int(count.abs().sum())
         normals = self.chance.normal(draws)
         kernels.step_pulses(

@@ -69,8 +69,8 @@ def read_pairs(
     where = slice(None) if index is None else index
     g = []
     for half in (slice(0, n), slice(n, 2 * n)):
-        state = (t[half][where] for t in (conductance_us, programmed_at_s, exponent))
-        g.append(drifted(*state, now_s, parameters.t0_s))
+        state, at_s, nu = (t[half][where] for t in (conductance_us, programmed_at_s, exponent))
+        g.append(drifted(state, at_s, nu, now_s, parameters.t0_s))
     weight[where] = (g[0] - g[1]) / beta_us
     if variance is not None:
         m3, c3 = parameters.m3, parameters.c3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -17,7 +18,7 @@ class Synapse(StateModule):
     ``reset_pulses`` lower one (a bipolar device's down pulses count here), ``refreshes``.
     """
 
-    scalars = {"set_pulses": int, "reset_pulses": int, "refreshes": int}
+    scalars: ClassVar = {"set_pulses": int, "reset_pulses": int, "refreshes": int}
     chance: Chance
 
     def __init__(self, shape: tuple[int, int], chance: Chance) -> None:
@@ -32,7 +33,7 @@ class Synapse(StateModule):
         """Mean weight change of one pulse: epsilon of MCA, dw_min of RPU."""
 
     @abstractmethod
-    def apply(self, events: PulseEvents, now_s: float) -> None:
+    def pulse(self, events: PulseEvents, now_s: float) -> None:
         """Send the pulses to the devices at time ``now_s``."""
 
     @abstractmethod

@@ -22,7 +22,7 @@ class BipolarArray(Protocol):
 
 
 class SingleBipolar(Synapse):
-    """``out x in`` weights, a device each (step devices, ideal devices). No drift, no read noise."""
+    """``out x in`` weights, one step or ideal device each; neither drift nor read noise."""
 
     def __init__(
         self, shape: tuple[int, int], devices: BipolarArray, granularity: float, chance: Chance
@@ -36,7 +36,7 @@ class SingleBipolar(Synapse):
     def granularity(self) -> float:
         return self._granularity
 
-    def apply(self, events: PulseEvents, now_s: float) -> None:
+    def pulse(self, events: PulseEvents, now_s: float) -> None:
         if not len(events):
             return
         self.devices.pulse(events.index, events.count)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from devicemodels import kernels
 from devicemodels.devices.pcm import PCMArray, PCMParameters
+from devicemodels.errors import InputError
 from devicemodels.pulses import PulseEvents
 from devicemodels.quantities import Parameters, quantity
 from devicemodels.state import Chance
@@ -27,10 +29,12 @@ class PairParameters(Parameters):
     beta: float = quantity("uS/weight", 1e-9, 1e9, "conductance difference of a weight of 1")
     refresh_above: float = quantity("uS", 0, 1e4, "refresh a pair with a device read above this")
     refresh_below: float = quantity("uS", 0, 1e4, "... whose difference reads below this")
-    refresh_pulses: float = quantity("pulse", 0, 1e3, "most SET pulses to write it back")
+    refresh_pulses: float = quantity(
+        "pulse", 0, 1e3, "most SET pulses to write it back", whole=True
+    )
     initial_mean: float = quantity("uS", 0, 1e4, "mean conductance as fabricated")
     initial_std: float = quantity("uS", 0, 1e4, "spread of the conductance as fabricated")
-    initial_pulses: float = quantity("pulse", 0, 1e6, "SET pulses a fabricated device has seen")
+    initial_pulses: float = quantity("pulse", 0, 1e6, "SET pulses as fabricated", whole=True)
 
 
 class DifferentialPair(Synapse):
@@ -44,7 +48,7 @@ class DifferentialPair(Synapse):
     every 2^m-th of them.
     """
 
-    scalars = Synapse.scalars | {"read_at_s": float, "passes": int}
+    scalars: ClassVar = Synapse.scalars | {"read_at_s": float, "passes": int}
     weight: Tensor
     variance: Tensor | None
 
@@ -57,6 +61,8 @@ class DifferentialPair(Synapse):
         drift_tolerance: float = 1e-3,
     ) -> None:
         super().__init__(shape, chance)
+        if not 0 <= drift_tolerance < 1:
+            raise InputError(f"drift_tolerance = {drift_tolerance}: give 0 (exact) to below 1")
         self.pair, self.drift_tolerance = pair, drift_tolerance
         self.size = shape[0] * shape[1]
         self.devices = PCMArray(2 * self.size, device, chance)
@@ -64,14 +70,21 @@ class DifferentialPair(Synapse):
         noisy = device.reads_noisily
         self.register_buffer("variance", torch.zeros(self.size) if noisy else None)
         self.read_at_s, self.passes = _NEVER, 0
+        self._schedule()
+        # Loaded devices bring exponents of their own.
+        self.register_load_state_dict_post_hook(lambda pair, _: pair._schedule())
+
+    def _schedule(self) -> None:
+        """Find how often drift must be brought up to date."""
         steepest = float(self.devices.exponent.max())
-        self._read_every_s = drift_tolerance * device.t0_s / steepest if steepest else float("inf")
+        every_s = self.drift_tolerance * self.devices.physics.t0_s
+        self._read_every_s = every_s / steepest if steepest else float("inf")
 
     @property
     def granularity(self) -> float:
-        return self.devices.parameters.mean_step / self.pair.beta
+        return self.devices.physics.mean_step / self.pair.beta
 
-    def apply(self, events: PulseEvents, now_s: float) -> None:
+    def pulse(self, events: PulseEvents, now_s: float) -> None:
         if not len(events):
             return
         count = events.count.abs()
@@ -88,7 +101,7 @@ class DifferentialPair(Synapse):
             index,
             now_s,
             self.pair.beta,
-            d.parameters,
+            d.physics,
             self.weight,
             self.variance,
         )
@@ -103,7 +116,7 @@ class DifferentialPair(Synapse):
             # The largest power of two that divides one of the passes made up for: ages of up to
             # twice that (in T0) have their turn.
             turn = 1 << (before ^ self.passes).bit_length() - 1
-            d, t0_s = self.devices, self.devices.parameters.t0_s
+            d, t0_s = self.devices, self.devices.physics.t0_s
             aged = kernels.aged_pairs(d.programmed_at_s, now_s - t0_s, now_s - 2 * turn * t0_s)
             self._read(now_s, aged)
         else:
@@ -119,14 +132,15 @@ class DifferentialPair(Synapse):
         return None if self.variance is None else self.variance.view(self.shape)
 
     def program(self, weights: Tensor, now_s: float) -> None:
-        p, d = self.devices.parameters, self.devices
+        p, d = self.devices.physics, self.devices
         target = weights.detach().reshape(-1).to(d.conductance_us) * self.pair.beta
-        both = torch.cat([target.clamp(min=0), (-target).clamp(min=0)]) + p.reset_mean
+        rest = max(p.reset_mean, p.g_min)
+        both = torch.cat([target.clamp(min=0), (-target).clamp(min=0)]) + rest
         d.conductance_us.copy_(both.clamp_(p.g_min, p.g_max))
         self._as_new(now_s)
 
     def fabricate(self) -> bool:
-        p, d = self.devices.parameters, self.devices
+        p, d = self.devices.physics, self.devices
         g = self.pair.initial_mean + self.pair.initial_std * self.chance.normal(2 * self.size)
         d.conductance_us.copy_(g.clamp_(p.g_min, p.g_max))
         self._as_new(0.0)
@@ -147,7 +161,7 @@ class DifferentialPair(Synapse):
         if not len(worn):
             return 0
         index, difference = worn[:, 0].long(), worn[:, 1]
-        levels = self.devices.parameters.mean_set_response(int(self.pair.refresh_pulses))
+        levels = self.devices.physics.mean_set_response(int(self.pair.refresh_pulses))
         rise = torch.tensor(levels, dtype=torch.float64, device=difference.device) - levels[0]
         count = (difference.abs().unsqueeze(1) - rise).abs().argmin(1)
         self.devices.reset(torch.cat([index, index + self.size]), now_s)
@@ -161,7 +175,7 @@ class DifferentialPair(Synapse):
 
     def _saturated(self, now_s: float) -> Tensor:
         """Return (pairs, 2) float64: index and read difference [µS] of the pairs to refresh."""
-        p, d = self.devices.parameters, self.devices
+        p, d = self.devices.physics, self.devices
         margin = _CERTAIN * (p.m3 * p.g_max + p.c3)
         g = d.conductance_us
         # Drift only lowers G, so undrifted values select every pair that could read as saturated.

@@ -111,7 +111,8 @@ def _analog(
     if not isinstance(device_model, DeviceModel):
         key = str(device_model)
         device_model = loaded.setdefault(key, loaded.get(key) or devicemodels.load(key))
-    weights, bias = layer.weight.detach().float().cpu(), layer.bias
+    weights = layer.weight.detach().float().cpu()
+    bias: torch.Tensor | None = layer.bias
     if bias is not None and options.bias == "analog":
         weights = torch.cat([weights, bias.detach().float().cpu().unsqueeze(1)], dim=1)
         bias = None

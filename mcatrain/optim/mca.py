@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from devicemodels.errors import InputError
 from devicemodels.pulses import PulseEvents
@@ -100,7 +100,7 @@ class MCA(PulsedOptimizer):
         self._share()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Let the base optimizer change chi, then spend whole pulses of it on the devices."""
         loss = None
         if closure is not None:
@@ -116,7 +116,7 @@ class MCA(PulsedOptimizer):
                 if tile is not None:
                     epsilon = group["epsilon"] or tile.synapse.granularity
                     events = self._spend(tile, float(group["lr"]), epsilon)
-                    tile.synapse.apply(events, now_s)
+                    tile.synapse.pulse(events, now_s)
         if refresh:
             self._refresh()
         return loss

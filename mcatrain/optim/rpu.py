@@ -60,7 +60,7 @@ class RPU(PulsedOptimizer):
         super().__init__(as_groups(params, model), {"lr": lr, "pulse_length": pulse_length})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Pulse the devices for every example since the last step."""
         loss = None
         if closure is not None:
@@ -95,14 +95,14 @@ class RPU(PulsedOptimizer):
             chance_d = tile.chance.uniform(slots, d.shape[1])
             index, count = kernels.coincidences(x[row], d[row], gain_x, gain_d, chance_x, chance_d)
             if summed is None:
-                tile.synapse.apply(PulseEvents(index, count), now_s)
+                tile.synapse.pulse(PulseEvents(index, count), now_s)
             else:
                 flat = summed.to(index.device).view(2, -1)
                 flat[0, index] += count.clamp(min=0)
                 flat[1, index] += count.clamp(max=0)
         if summed is not None:
             for signed in summed:
-                tile.synapse.apply(PulseEvents.from_counts(signed), now_s)
+                tile.synapse.pulse(PulseEvents.from_counts(signed), now_s)
 
     def _gains(
         self, top_x: float, top_d: float, lr: float, dw_min: float, pulse_length: int

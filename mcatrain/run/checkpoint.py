@@ -1,4 +1,4 @@
-"""Checkpoints: tensors in safetensors, the rest in JSON, written so that a kill leaves one whole."""
+"""Checkpoints: tensors in safetensors, the rest in JSON; a kill leaves one of them whole."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FORMAT = 1
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader, or a kill, finds the old text or the new, never a part."""
     part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
+    with part.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -74,7 +74,7 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> di
     if not pointer.exists():
         return None
     try:
-        body = json.loads(pointer.read_text())
+        body = json.loads(pointer.read_text(encoding="utf-8"))
         if body["format"] != _FORMAT:
             raise InputError(
                 f"{pointer}: format {body['format']} of another mcatrain version; this one reads "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
+import os
 import shlex
+import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +120,25 @@ def compare(config: CompareConfig, command: list[str]) -> dict[str, Any]:
 def _parallel(runs: list[TrainConfig], jobs: int) -> list[dict[str, Any]]:
     # Spawned, not forked: torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    stop = context.Event()
+    with ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=_heed, initargs=(stop, os.getpid())
+    ) as pool:
         futures = [pool.submit(train, run) for run in runs]
         try:
             return [future.result() for future in futures]
         except BaseException:
+            stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _heed(stop: Event, parent: int) -> None:
+    """Have a worker leave a checkpoint when the comparison stops, or when it was killed."""
+
+    def watch() -> None:
+        while not stop.wait(0.5) and os.getppid() == parent:
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

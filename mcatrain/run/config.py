@@ -73,10 +73,9 @@ class Options:
     """Seconds between checkpoints within an epoch."""
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("epochs", 1), ("batch_size", 1), ("refresh_every", 0), ("pulse_length", 1), ("threads", 1), ("lr", 0.0), ("seconds_per_example", 0.0),
-            ("checkpoint_every", 0.0),
-        ):  # fmt: skip
+        lowest = {"epochs": 1, "batch_size": 1, "refresh_every": 0, "pulse_length": 1, "threads": 1}
+        lowest |= {"lr": 0, "seconds_per_example": 0, "checkpoint_every": 0}
+        for name, low in lowest.items():
             value = getattr(self, name)
             if not (value >= low and math.isfinite(value)):
                 raise InputError(f"{_flag(name)} {value}: give a number of {low} or more")
@@ -164,7 +163,7 @@ class TrainConfig(Options):
 def read_config(path: Path) -> dict[str, Any]:
     """Read a run's config.toml."""
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}): is this a run folder?") from None
 

@@ -31,7 +31,7 @@ def open_run(config: TrainConfig) -> Path:
                 "go on with it"
             )
         config.require_same(read_config(written), str(written))
-        if text and (folder / "device.toml").read_text() != text:
+        if text and (folder / "device.toml").read_text(encoding="utf-8") != text:
             raise InputError(
                 f"{folder / 'device.toml'}: differs from --device-model {config.device_model}, "
                 "which was changed since: restore it, or choose another --out"
@@ -52,7 +52,7 @@ class Metrics:
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.path = folder / "metrics.jsonl"
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
         self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines[:keep]]
         self._write()
 

@@ -44,7 +44,7 @@ def train(config: TrainConfig, command: list[str] | None = None) -> dict[str, An
     folder = open_run(config)
     done = folder / "result.json"
     if done.exists():
-        return json.loads(done.read_text())
+        return json.loads(done.read_text(encoding="utf-8"))
     torch.manual_seed(derive_seed(config.seed, "torch"))
     model, optimizer = prepare(config, task.model())
     model.to(device)
@@ -97,7 +97,7 @@ class _Run:
     def finish(self) -> dict[str, Any]:
         """Train what is left, then write the result."""
         n, epochs = self.task.examples, self.config.epochs
-        label = self.config.rule
+        label: str = self.config.rule
         if label != "fp32":
             label += f"@{Path(self.config.device_model).stem}"
         bar = Progress(f"{label} seed {self.config.seed}", n * epochs, self.epoch * n + self.at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -41,7 +42,7 @@ class MLPTask:
         """Make the network, with torch's own initial weights."""
         widths = [self.data.train_x.shape[1], *self.options.hidden_layers, self.data.classes]
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+        for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.Sigmoid()]
         if self.options.loss == "cross-entropy":
             layers.pop()  # the softmax is part of the loss

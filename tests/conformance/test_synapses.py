@@ -82,7 +82,7 @@ def train(synapse: Synapse, seed: int = 0, start_s: float = 0.0) -> list[Tensor]
         now_s += 20 * float(torch.rand(1, generator=chance)) ** 4
         counts = torch.randint(-4, 5, (SIZE,), generator=chance)
         counts *= torch.rand(SIZE, generator=chance) < 0.2
-        synapse.apply(PulseEvents.from_counts(counts), now_s)
+        synapse.pulse(PulseEvents.from_counts(counts), now_s)
         synapse.refresh(now_s)
         reads.append(synapse.weights(now_s).clone())
     return reads
@@ -112,7 +112,7 @@ def test_empty_events_do_nothing(device: str) -> None:
     synapse = build(device)
     train(synapse)
     before = state(synapse)
-    synapse.apply(PulseEvents.from_counts(torch.zeros(SHAPE, dtype=torch.int64)), 5_000.0)
+    synapse.pulse(PulseEvents.from_counts(torch.zeros(SHAPE, dtype=torch.int64)), 5_000.0)
     assert_same_state(state(synapse), before)
 
 
@@ -141,7 +141,7 @@ def test_events_move_the_weights_in_the_mean_as_their_sign_says(device: str) -> 
     synapse = build(device, seed=2, shape=(50, 100))
     before = synapse.weights(1.0).clone().view(-1)
     counts = torch.tensor([3, -3]).repeat(2_500)
-    synapse.apply(PulseEvents.from_counts(counts), 1.0)
+    synapse.pulse(PulseEvents.from_counts(counts), 1.0)
     change = (synapse.weights(1.0).view(-1) - before).double()
     for sign in (1, -1):
         half = sign * change[counts * sign > 0]
@@ -155,7 +155,7 @@ def test_only_pulsed_weights_change(device: str) -> None:
     synapse = build(device)
     before = synapse.weights(1.0).clone().view(-1)
     index = torch.tensor([599, 3, 30, 401])
-    synapse.apply(PulseEvents(index, torch.tensor([5, -5, 4, 2])), 1.0)
+    synapse.pulse(PulseEvents(index, torch.tensor([5, -5, 4, 2])), 1.0)
     changed = (synapse.weights(1.0).view(-1) != before).nonzero().view(-1)
     assert changed.tolist() == [3, 30, 401, 599]
 
@@ -171,6 +171,17 @@ def test_program_sets_the_weights(device: str) -> None:
     near = (synapse.weights(1e4) - target).abs() < 1e-6
     assert near.float().mean() > 0.95
     assert (synapse.set_pulses, synapse.reset_pulses, synapse.refreshes) == counters
+
+
+@every_device
+def test_a_synapse_is_a_module_like_any_other(device: str) -> None:
+    """No name of torch's Module is hidden: apply() and parameters() work, and nothing in a
+    synapse is for gradients to train."""
+    model, seen = torch.nn.Sequential(build(device)), []
+    model.apply(lambda module: seen.append(type(module).__name__))
+    assert len(seen) == len(list(model.modules()))
+    assert not list(model.parameters())
+    assert not list(model[0].devices.parameters())
 
 
 @every_device
@@ -272,7 +283,7 @@ def test_granularity_is_the_mean_step(device: str) -> None:
         synapse.program(torch.zeros(100, 200), 0.0)
     before = synapse.weights(0.0).clone()
     counts = torch.tensor([1, -1]).repeat(10_000).view(100, 200)
-    synapse.apply(PulseEvents.from_counts(counts), 0.0)
+    synapse.pulse(PulseEvents.from_counts(counts), 0.0)
     step = ((synapse.weights(0.0) - before) * counts).double()
     ratio, error = step.mean() / synapse.granularity, step.std() / synapse.granularity / 20_000**0.5
     if device == "ideal":

@@ -124,6 +124,8 @@ MALFORMED = {
         ["refresh_pulses", "2.5"],
     ),
     "bad TOML": (GOOD + "\n= 3", ["TOML", "line"]),
+    "number of 5000 digits": (m1(value="1" + 5000 * "0"), ["TOML"]),
+    "arrays without end": ("a = " + 5000 * "[", ["TOML"]),
     "empty file": ("", ["device_type"]),
 }  # fmt: skip
 

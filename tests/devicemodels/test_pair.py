@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def random_events(size: int, generator: torch.Generator, part: float = 0.1) -> P
 def test_positive_events_pulse_g_plus_and_negative_ones_g_minus() -> None:
     synapse = build((2, 3))
     before = synapse.devices.conductance_us.clone()
-    synapse.apply(PulseEvents(torch.tensor([5, 0, 2]), torch.tensor([3, -2, 1])), 7.0)
+    synapse.pulse(PulseEvents(torch.tensor([5, 0, 2]), torch.tensor([3, -2, 1])), 7.0)
     expected = [0, 0, 1, 0, 0, 3, 2, 0, 0, 0, 0, 0]
     assert synapse.devices.pulses.tolist() == expected
     pulsed = torch.tensor(expected) > 0
@@ -60,7 +61,7 @@ def test_counters_add_up() -> None:
     for _ in range(5):
         events = random_events(100, generator)
         total += events.total
-        synapse.apply(events, 0.0)
+        synapse.pulse(events, 0.0)
     assert synapse.set_pulses == total == int(synapse.devices.pulses.sum())
 
 
@@ -146,8 +147,8 @@ def test_cached_weights_stay_within_the_drift_tolerance(tolerance: float) -> Non
     for k, now_s in enumerate(drift_times()):
         if k % 3 == 0:
             events = random_events(200, generator, part=0.01)
-            cached.apply(events, now_s)
-            exact.apply(events, now_s)
+            cached.pulse(events, now_s)
+            exact.pulse(events, now_s)
         parts = exact.conductances(now_s)
         bound = tolerance * (parts["G+"] + parts["G-"]) / BETA + 1e-6
         truth = exact.weights(now_s)
@@ -162,7 +163,7 @@ def test_cached_weights_stay_within_the_drift_tolerance(tolerance: float) -> Non
 def test_weights_just_pulsed_are_read_at_once() -> None:
     synapse = build((1, 4), drift_tolerance=0.5)
     synapse.weights(0.0)
-    synapse.apply(PulseEvents(torch.tensor([2]), torch.tensor([4])), 1.0)
+    synapse.pulse(PulseEvents(torch.tensor([2]), torch.tensor([4])), 1.0)
     parts = synapse.conductances(1.0)
     assert synapse.weights(1.0)[0, 2].item() == pytest.approx(
         (parts["G+"][2] - parts["G-"][2]).item() / BETA, rel=1e-5
@@ -225,6 +226,22 @@ def test_refresh_counters() -> None:
     assert pulses[1].max() == 0
 
 
+def test_refresh_sends_the_number_of_pulses_whose_mean_comes_nearest() -> None:
+    """The mean response rises by 1.825, 3.192 and 4.237 µS above RESET (physics.md section 2);
+    just below and above the middle between two of them the number changes."""
+    g, rises = 0.1, [0.0]
+    for p in (1, 2, 3):
+        g += -0.084 * g + 0.88 + 1.4 * math.exp(-p / 2.6)
+        rises.append(g - 0.1)
+    assert rises == pytest.approx([0.0, 1.825, 3.192, 4.237], abs=1e-3)
+    middle = torch.tensor([(a + b) / 2 for a, b in pairwise(rises)])
+    difference = torch.stack([middle - 0.02, middle + 0.02], dim=1).view(-1)
+    synapse = build((1, 6), "read-noise")
+    put(synapse, 9.0 - difference, torch.full((6,), 9.0))
+    assert synapse.refresh(0.0) == 6
+    assert synapse.devices.pulses.tolist() == [0] * 6 + [0, 1, 1, 2, 2, 3]
+
+
 def test_refresh_decides_by_a_noisy_read() -> None:
     """At exactly 8 µS read noise decides: half of 10,000 pairs are refreshed.
 
@@ -282,6 +299,7 @@ def test_refresh_writes_the_difference_back(difference: float, count: int) -> No
     high = torch.full((size,), 9.0)
     low = high - abs(difference)
     put(synapse, *((high, low) if difference > 0 else (low, high)))
+    synapse.weights(1.0)
     assert synapse.refresh(1.0) == size
     plus, minus = synapse.devices.conductance_us.double().view(2, -1)
     found, expected = (plus - minus).numpy(), written(difference, count, 200_000, seed=6)
@@ -303,11 +321,11 @@ def test_refresh_lets_the_pair_learn_on() -> None:
     put(synapse, torch.tensor([12.0]), torch.tensor([11.0]))
     up = PulseEvents(torch.tensor([0]), torch.tensor([1]))
     before = synapse.weights(0.0).item()
-    synapse.apply(up, 0.0)
+    synapse.pulse(up, 0.0)
     assert synapse.weights(0.0).item() < before
     synapse.refresh(0.0)
     before = synapse.weights(0.0).item()
-    synapse.apply(up, 0.0)
+    synapse.pulse(up, 0.0)
     assert synapse.weights(0.0).item() > before + 0.05
 
 

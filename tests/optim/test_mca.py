@@ -52,11 +52,11 @@ def read_weights(model: nn.Module) -> torch.Tensor:
 class SignMomentum(torch.optim.Optimizer):
     """Somebody else's optimizer: keeps state, has its own decoupled decay."""
 
-    def __init__(self, params, lr=1e-3, beta=0.9, weight_decay=0.0):  # noqa: ANN001
+    def __init__(self, params, lr=1e-3, beta=0.9, weight_decay=0.0):
         super().__init__(params, {"lr": lr, "beta": beta, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure=None):  # noqa: ANN001
+    def step(self, closure=None):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -111,13 +111,13 @@ def test_pulses_times_epsilon_plus_chi_is_what_the_base_asked_for(
     asked = torch.zeros(8, 12, dtype=torch.float64)
     spend, base_step = mca_module.kernels.spend, optimizer.base.step
 
-    def counted(chi, epsilon):  # noqa: ANN001, ANN202
+    def counted(chi, epsilon):
         index, count = spend(chi, epsilon)
         if chi is tile.chi:
             commanded.index_add_(0, index, count)
         return index, count
 
-    def measured():  # noqa: ANN202
+    def measured():
         before = tile.chi.detach().double().clone()
         base_step()
         asked.add_(tile.chi.detach().double() - before)
@@ -127,9 +127,39 @@ def test_pulses_times_epsilon_plus_chi_is_what_the_base_asked_for(
     train(model, optimizer, steps=60)
     epsilon = tile.synapse.granularity
     total = commanded.view(8, 12) * epsilon + tile.chi.detach().double()
-    assert commanded.abs().sum() > 100
+    assert commanded.abs().sum() > 50
     torch.testing.assert_close(total, asked, atol=1e-6, rtol=0)
     assert (tile.chi.abs() < epsilon).all()
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("density", [0.2, 0.9])
+def test_factored_gradients_are_the_same_update(batch: int, density: float) -> None:
+    """Fewer passes over chi, sparse inputs or dense, not another rule."""
+    models = {}
+    for factored in (False, True):
+        model = network()
+        mcatrain.convert(model, "nandakumar2018")
+        optimizer = mcatrain.MCA(model, torch.optim.SGD, lr=0.05, factored=factored)
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(50):
+            x = torch.randn(batch, 12, generator=generator)
+            x *= torch.rand(batch, 12, generator=generator) < density
+            optimizer.zero_grad()
+            (model(x) - 0.5).square().sum().backward()
+            optimizer.step()
+        models[factored] = model
+    for a, b in zip(*(mcatrain.tiles(m).values() for m in models.values()), strict=True):
+        assert a.synapse.set_pulses == b.synapse.set_pulses > 0
+        torch.testing.assert_close(a.chi, b.chi, atol=1e-6, rtol=0)
+        torch.testing.assert_close(a.synapse.weight, b.synapse.weight)
+
+
+def test_factored_gradients_refuse_a_base_that_needs_the_whole() -> None:
+    model = network()
+    mcatrain.convert(model)
+    with pytest.raises(InputError, match="factored=True needs"):
+        mcatrain.MCA(model, torch.optim.SGD, lr=0.1, momentum=0.9, factored=True)
 
 
 def test_counter_equals_the_pulses_sent() -> None:
@@ -158,6 +188,7 @@ def test_zero_gradient_changes_nothing_but_time() -> None:
     model = network()
     mcatrain.convert(model, "nandakumar2018", seconds_per_example=2.0)
     optimizer = mcatrain.MCA(model, lr=0.5)
+    model(torch.randn(4, 12))  # the first read fills the cache of weights
     before = copy.deepcopy(model.state_dict())
     optimizer.zero_grad()
     (model(torch.randn(4, 12)) * 0).sum().backward()
@@ -219,7 +250,7 @@ def test_scheduler_closure_clipping_and_accumulation() -> None:
         for _ in range(15):
             parts = [torch.randn(2, 15, generator=generator) for _ in range(3)]
 
-            def closure(parts=parts) -> torch.Tensor:  # noqa: ANN001
+            def closure(parts=parts) -> torch.Tensor:
                 optimizer.zero_grad()
                 for part in parts:  # accumulation: three backward passes, one step
                     loss = (model(part[:, :12]) - part[:, 12:]).square().sum()
