@@ -89,7 +89,7 @@ class DifferentialPair(Synapse):
             return
         count = events.count.abs()
         self.devices.set(events.index + self.size * (events.count < 0), count, now_s)
-        self.set_pulses += int(count.sum())
+        self.set_pulses += events.total
         self._read(now_s, events.index)
 
     def _read(self, now_s: float, index: Tensor | None = None) -> None:

@@ -84,7 +84,10 @@ class RPU(PulsedOptimizer):
     def _update(self, tile: Tile, x: Tensor, d: Tensor, lr: float, pulse_length: int) -> None:
         """Update one tile by the examples in the rows of x (n, in) and d (n, out)."""
         now_s = self.clock.now_s
-        summed = None if self.sequential else torch.zeros(2, *tile.synapse.shape, dtype=torch.int64)
+        summed = None
+        if not self.sequential:
+            weights = tile.synapse.shape[0] * tile.synapse.shape[1]
+            summed = torch.zeros(2, weights, dtype=torch.int64, device=x.device)
         for row, (top_x, top_d) in enumerate(_tops(x, d)):
             slots, gain_x, gain_d = self._gains(
                 top_x, top_d, lr, tile.synapse.granularity, pulse_length
@@ -97,9 +100,8 @@ class RPU(PulsedOptimizer):
             if summed is None:
                 tile.synapse.pulse(PulseEvents(index, count), now_s)
             else:
-                flat = summed.to(index.device).view(2, -1)
-                flat[0, index] += count.clamp(min=0)
-                flat[1, index] += count.clamp(max=0)
+                summed[0, index] += count.clamp(min=0)
+                summed[1, index] += count.clamp(max=0)
         if summed is not None:
             for signed in summed:
                 tile.synapse.pulse(PulseEvents.from_counts(signed), now_s)

@@ -67,7 +67,7 @@ class CompareConfig(Options):
         shared["device_model"] = device_model or self.device_model
         if rule == "rpu":
             shared["base_optimizer"] = "sgd"
-            shared["lr"] = self.lr if self.rpu_lr is None else self.rpu_lr
+            shared["lr"] = shared["lr"] if self.rpu_lr is None else self.rpu_lr
         name = rule if rule == "fp32" else f"{rule}@{Path(shared['device_model']).stem}"
         out = str(Path(self.out) / "runs" / f"{name}-seed{seed}")
         config = TrainConfig(**shared, rule=rule, seed=seed, out=out, resume=True)  # type: ignore[arg-type]

@@ -15,6 +15,16 @@ from mcatrain.periphery import preset
 
 #: Periphery of a rule when none is named.
 _PERIPHERY = {"fp32": "ideal", "mca": "mca", "rpu": "rpu2016"}
+#: Learning rate by loss and base optimizer when none is given. 0.4: Nandakumar et al. 2020, the
+#: rest by trial on digits.
+_LR = {
+    ("mse", "sgd"): 0.4,
+    ("mse", "momentum"): 0.04,
+    ("mse", "adam"): 0.001,
+    ("cross-entropy", "sgd"): 0.01,
+    ("cross-entropy", "momentum"): 0.001,
+    ("cross-entropy", "adam"): 0.001,
+}
 #: Options that change where a run is made, not what it computes.
 _ELSEWHERE = ("out", "data_dir", "resume", "checkpoint_every")
 
@@ -45,8 +55,8 @@ class Options:
     """Passes over the training set."""
     batch_size: int = 1
     """Examples a step."""
-    lr: float = 0.4
-    """Learning rate."""
+    lr: float | None = None
+    """Learning rate; default by loss and base optimizer (mse, sgd: 0.4; cross-entropy: 0.01)."""
     lr_schedule: Literal["thirds", "constant"] = "thirds"
     """thirds: halved at one and at two thirds of training."""
     base_optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
@@ -74,11 +84,12 @@ class Options:
 
     def __post_init__(self) -> None:
         lowest = {"epochs": 1, "batch_size": 1, "refresh_every": 0, "pulse_length": 1, "threads": 1}
-        lowest |= {"lr": 0, "seconds_per_example": 0, "checkpoint_every": 0}
+        lowest |= {"learning_rate": 0, "seconds_per_example": 0, "checkpoint_every": 0}
         for name, low in lowest.items():
             value = getattr(self, name)
             if not (value >= low and math.isfinite(value)):
-                raise InputError(f"{_flag(name)} {value}: give a number of {low} or more")
+                flag = "--lr" if name == "learning_rate" else _flag(name)
+                raise InputError(f"{flag} {value}: give a number of {low} or more")
         if self.train_limit is not None and self.train_limit < 1:
             raise InputError(f"--train-limit {self.train_limit}: give at least 1 example")
         if self.epsilon is not None and not 0 < self.epsilon < math.inf:
@@ -93,6 +104,11 @@ class Options:
             if name not in devicemodels.NONIDEALITIES:
                 hint = closest(name, devicemodels.NONIDEALITIES)
                 raise InputError(f"--without {name!r}: {hint}")
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate in force: the one given, or the task's own."""
+        return _LR[self.loss, self.base_optimizer] if self.lr is None else self.lr
 
     @property
     def hidden_layers(self) -> tuple[int, ...]:
@@ -145,7 +161,7 @@ class TrainConfig(Options):
 
     def table(self) -> dict[str, Any]:
         """Return the options as a flat table for config.toml."""
-        table = asdict(self) | {"periphery": self.periphery_name}
+        table = asdict(self) | {"periphery": self.periphery_name, "lr": self.learning_rate}
         return {key: value for key, value in table.items() if value is not None}
 
     def require_same(self, saved: dict[str, Any], where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import shlex
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import mcatrain
 from devicemodels.errors import InputError
@@ -108,23 +109,20 @@ class _Run:
         return self._result()
 
     def _epoch(self, bar: Progress, stop: list[int]) -> None:
-        config, model, optimizer = self.config, self.model, self.optimizer
+        config = self.config
         shuffle = torch.Generator().manual_seed(
             derive_seed(config.seed, f"order of epoch {self.epoch}")
         )
         xs, ys = self.task.epoch(torch.randperm(self.task.examples, generator=shuffle))
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * self._lr_factor()
-        model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * self._lr_factor()
+        self.model.train()
         started = saved = shown = time.perf_counter()
         while self.at < len(xs):
             part = slice(self.at, self.at + config.batch_size)
-            loss = self.task.loss(model(xs[part]), ys[part])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            loss_value = self._train_on(xs[part], ys[part])
             examples = min(config.batch_size, len(xs) - self.at)
-            self.loss_sum += loss.item() * examples
+            self.loss_sum += loss_value * examples
             self.at += examples
             self.step += 1
             bar.advance(examples)
@@ -144,6 +142,22 @@ class _Run:
                 self._show(bar)
         self.seconds += time.perf_counter() - started
         self._evaluate(bar)
+
+    def _train_on(self, x: Tensor, y: Tensor) -> float:
+        """One step on the examples x, y; return the loss. Nothing is changed if it fails."""
+        loss = self.task.loss(self.model(x), y)
+        value = loss.item()
+        try:
+            if not math.isfinite(value):
+                raise InputError("the loss is not finite: lower the learning rate")
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        except InputError as error:
+            raise InputError(
+                f"step {self.step + 1}: {error} (--lr); the last checkpoint is in {self.folder}"
+            ) from None
+        return value
 
     def _lr_factor(self) -> float:
         if self.config.lr_schedule == "constant":

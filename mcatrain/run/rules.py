@@ -27,7 +27,7 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
     """
     base, extra = _BASE[config.base_optimizer]
     if config.rule == "fp32":
-        return model, base(model.parameters(), lr=config.lr, **extra)  # type: ignore[call-arg]
+        return model, base(model.parameters(), lr=config.learning_rate, **extra)  # type: ignore[call-arg]
     model = convert(
         model,
         config.load_device_model(),
@@ -40,7 +40,7 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
         return model, MCA(
             model,
             base,
-            lr=config.lr,
+            lr=config.learning_rate,
             epsilon=config.epsilon,
             refresh_every=config.refresh_every,
             factored=config.base_optimizer == "sgd",
@@ -48,7 +48,7 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
         )
     return model, RPU(
         model,
-        lr=config.lr,
+        lr=config.learning_rate,
         pulse_length=config.pulse_length,
         update_management=config.update_management,
         bl_management=config.bl_management,
