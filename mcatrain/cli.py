@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"mcatrain: {_one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("mcatrain: interrupted", file=sys.stderr)
+        print("mcatrain: interrupted: go on with --resume", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of a listing went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,13 +65,16 @@ def _train(command: list[str]) -> int:
     return 0
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _compare(command: list[str]) -> int:
     from mcatrain.report import build_report
     from mcatrain.run.compare import CompareConfig, compare
     from mcatrain.run.loop import Interrupted
 
-    # A comparison of several processes is stopped as a whole: SIGTERM as Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)  # a comparison of several processes ends as a whole
     config = _parse(CompareConfig, command)
     try:
         body = compare(config, command)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import shlex
 import signal
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
-from multiprocessing.synchronize import Event
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -120,25 +122,29 @@ def compare(config: CompareConfig, command: list[str]) -> dict[str, Any]:
 def _parallel(runs: list[TrainConfig], jobs: int) -> list[dict[str, Any]]:
     # Spawned, not forked: torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    with ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=_heed, initargs=(stop, os.getpid())
-    ) as pool:
+    ears, mouth = context.Pipe(duplex=False)
+    with ProcessPoolExecutor(jobs, context, initializer=_heed, initargs=(ears,)) as pool:
         futures = [pool.submit(train, run) for run in runs]
         try:
             return [future.result() for future in futures]
         except BaseException:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
+        finally:
+            mouth.close()
 
 
-def _heed(stop: Event, parent: int) -> None:
-    """Have a worker leave a checkpoint when the comparison stops, or when it was killed."""
+def _heed(ears: Connection) -> None:
+    """Have a worker leave a checkpoint and end when the comparison stops, or is killed itself.
 
-    def watch() -> None:
-        while not stop.wait(0.5) and os.getppid() == parent:
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
+    Nothing is ever said: the pipe ends when the other side closes it or dies.
+    """
 
-    threading.Thread(target=watch, daemon=True).start()
+    def listen() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            ears.recv()
+        while True:  # the first one stops a run, the next the worker that waits for another
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+
+    threading.Thread(target=listen, daemon=True).start()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any
 
 from tqdm import tqdm
+
+# One bar a process: tqdm's own lock between processes would leak when a worker is stopped.
+tqdm.set_lock(threading.RLock())
 
 
 class Progress:
