@@ -22,8 +22,8 @@ class Converters:
 
     bits: None for an ideal converter; n bits are 2^n - 1 levels, symmetric about 0, on
     [-bound, bound] (aihwkit's inp_res = out_res = 1/(2^n - 2) of the range). Inputs are bounded
-    by 1. rounding: 'nearest' or 'stochastic', of the input. output_noise: standard deviation
-    added to each output (aihwkit's out_noise), before management scales it back.
+    by 1. input_rounding, output_rounding: 'nearest' or 'stochastic'. output_noise: standard
+    deviation added to each output (aihwkit's out_noise), before management scales it back.
     noise_management NM: x is divided by max|x| before and y multiplied after.
     bound_management BM: an output at its bound halves x and is read again.
     """
@@ -32,7 +32,8 @@ class Converters:
     output_bits: int | None = None
     output_bound: float = math.inf
     output_noise: float = 0.0
-    rounding: Literal["nearest", "stochastic"] = "nearest"
+    input_rounding: Literal["nearest", "stochastic"] = "nearest"
+    output_rounding: Literal["nearest", "stochastic"] = "nearest"
     noise_management: bool = False
     bound_management: bool = False
 
@@ -47,8 +48,9 @@ class Converters:
             raise InputError("output_bits needs an output_bound: levels need a finite range")
         if not self.output_noise >= 0:
             raise InputError(f"output_noise = {self.output_noise}: give 0 or more")
-        if self.rounding not in ("nearest", "stochastic"):
-            raise InputError(f"rounding {self.rounding!r}: give 'nearest' or 'stochastic'")
+        for name in ("input_rounding", "output_rounding"):
+            if getattr(self, name) not in ("nearest", "stochastic"):
+                raise InputError(f"{name} {getattr(self, name)!r}: 'nearest' or 'stochastic'?")
 
     @property
     def ideal(self) -> bool:
@@ -129,8 +131,11 @@ def _convert(
     divisor: float,
     chance: Chance,
 ) -> tuple[Tensor, Tensor | None]:
-    stochastic = c.input_bits and c.rounding == "stochastic"
+    outputs = (len(x), len(weights))
+    stochastic = c.input_bits and c.input_rounding == "stochastic"
     dither = chance.uniform(*x.shape) if stochastic else None
     noisy = variance is not None or c.output_noise > 0
-    normals = chance.normal(len(x), len(weights)) if noisy else None
-    return kernels.convert(x, weights, variance, c, divisor, dither, normals)
+    normals = chance.normal(*outputs) if noisy else None
+    stochastic = c.output_bits and c.output_rounding == "stochastic"
+    output_dither = chance.uniform(*outputs) if stochastic else None
+    return kernels.convert(x, weights, variance, c, divisor, dither, normals, output_dither)

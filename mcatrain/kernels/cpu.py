@@ -22,6 +22,13 @@ _NO_EVENT = torch.empty(0, dtype=torch.int64)
 _FIRST = torch.zeros(1, dtype=torch.int64)
 
 
+@njit(cache=True, inline="always")
+def _round(value: Any, dither: Any, at: int, limit: Any) -> Any:
+    """To nearest, or stochastically where there is dither; within the levels."""
+    value = np.floor(value + dither[at]) if dither.size else np.rint(value)
+    return min(max(value, -limit), limit)
+
+
 @njit(cache=True)
 def _drive(x: Any, levels: int, manage: bool, divisor: Any, dither: Any, out: Any) -> Any:
     """DAC of one vector into ``out``; return the scale to multiply the outputs back with."""
@@ -37,15 +44,14 @@ def _drive(x: Any, levels: int, manage: bool, divisor: Any, dither: Any, out: An
         value = x[j] / over
         if levels:
             value = min(max(value, -one), one) * limit
-            value = np.floor(value + dither[j]) if dither.size else np.rint(value)
-            value = min(max(value, -limit), limit) / limit
+            value = _round(value, dither, j, limit) / limit
         out[j] = value
     return scale
 
 
 @njit(cache=True)
 def _sense(
-    y: Any, spread: Any, normals: Any, noise: Any, levels: int, bound: Any, scale: Any
+    y: Any, spread: Any, normals: Any, noise: Any, levels: int, bound: Any, dither: Any, scale: Any
 ) -> bool:
     """Noise and ADC of one vector of outputs, in place; return whether one is at its bound."""
     clipped = False
@@ -61,7 +67,7 @@ def _sense(
             clipped = True
             value = min(max(value, -bound), bound)
         if levels:
-            value = np.rint(value / step) * step
+            value = _round(value / step, dither, i, np.float32(levels)) * step
         y[i] = value * scale
     return clipped
 
@@ -106,7 +112,7 @@ def _transposed_products(x: Any, w: Any, s: Any, y: Any, spread: Any) -> None:
 @njit(cache=True)
 def _convert_one(
     x: Any, w: Any, s: Any, transposed: bool, in_levels: int, manage: bool, divisor: Any,
-    dither: Any, normals: Any, noise: Any, out_levels: int, bound: Any, y: Any,
+    dither: Any, normals: Any, noise: Any, out_levels: int, bound: Any, out_dither: Any, y: Any,
 ) -> bool:  # fmt: skip
     line = np.empty_like(x)
     scale = _drive(x, in_levels, manage, divisor, dither, line)
@@ -115,7 +121,7 @@ def _convert_one(
         _transposed_products(line, w, s, y, spread)
     else:
         _products(line, w, s, y, spread)
-    return _sense(y, spread, normals, noise, out_levels, bound, scale)
+    return _sense(y, spread, normals, noise, out_levels, bound, out_dither, scale)
 
 
 def convert(
@@ -126,10 +132,11 @@ def convert(
     divisor: float,
     dither: Tensor | None,
     normals: Tensor | None,
+    output_dither: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     if len(x) > 1:
         # A batch is a matrix product: torch's own, with the reference around it.
-        return reference.convert(x, weights, variance, c, divisor, dither, normals)
+        return reference.convert(x, weights, variance, c, divisor, dither, normals, output_dither)
     transposed = not weights.is_contiguous()
     y = x.new_empty(1, len(weights))
     s = variance
@@ -138,11 +145,14 @@ def convert(
     clipped = _convert_one(
         x.numpy()[0], weights.numpy(), _NO_ARRAY if s is None else s.numpy(), transposed,
         c.input_levels, c.noise_management, np.float32(divisor),
-        _NO_LINE if dither is None else dither.numpy()[0],
-        _NO_LINE if normals is None else normals.numpy()[0],
-        np.float32(c.output_noise), c.output_levels, np.float32(c.output_bound), y.numpy()[0],
+        _line(dither), _line(normals), np.float32(c.output_noise), c.output_levels,
+        np.float32(c.output_bound), _line(output_dither), y.numpy()[0],
     )  # fmt: skip
     return y, _FIRST if clipped else None
+
+
+def _line(values: Tensor | None) -> Any:
+    return _NO_LINE if values is None else values.numpy()[0]
 
 
 @njit(cache=True)

@@ -21,22 +21,22 @@ def convert(
     divisor: float,
     dither: Tensor | None,
     normals: Tensor | None,
+    output_dither: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Return y = ADC(W DAC(x) + noise), once, and the rows with an output at its bound.
 
     x: (n, in). weights, variance: (out, in), of each weight and of one read of it (None: reads
     are exact). divisor: bound management drives the lines with x / divisor and multiplies the
-    outputs back. dither: uniform (n, in) for stochastic rounding of the input, None to nearest.
-    normals: (n, out), None without noise. Returns (n, out) and indices (m,), None if m = 0.
+    outputs back. dither (n, in), output_dither (n, out): uniform, for stochastic rounding; None
+    rounds to nearest. normals: (n, out), None without noise. Returns (n, out) and
+    indices (m,), None if m = 0.
     """
     scale = x.new_full((len(x), 1), divisor)
     if c.noise_management:
         scale = scale * x.abs().amax(dim=1, keepdim=True)
     x = x / torch.where(scale > 0, scale, 1.0)
     if levels := c.input_levels:
-        x = x.clamp(-1, 1) * levels
-        x = (x + dither).floor() if dither is not None else x.round()
-        x = x.clamp(-levels, levels) / levels
+        x = _round(x.clamp(-1, 1) * levels, dither).clamp(-levels, levels) / levels
     y = linear(x, weights)
     if normals is not None:
         spread = c.output_noise**2 + (0.0 if variance is None else linear(x * x, variance))
@@ -45,8 +45,12 @@ def convert(
     y = y.clamp(-c.output_bound, c.output_bound)
     if levels := c.output_levels:
         step = c.output_bound / levels
-        y = (y / step).round() * step
+        y = _round(y / step, output_dither).clamp(-levels, levels) * step
     return y * scale, clipped if len(clipped) else None
+
+
+def _round(value: Tensor, dither: Tensor | None) -> Tensor:
+    return value.round() if dither is None else (value + dither).floor()
 
 
 def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

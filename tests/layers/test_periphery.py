@@ -40,13 +40,24 @@ def test_output_levels_and_bound(rows: int) -> None:
 def test_stochastic_rounding_is_unbiased() -> None:
     """40,000 draws of each of 5 values: 4.5 standard errors, false alarm 3e-5."""
     x = torch.tensor([-0.9, -0.31, 0.02, 0.4, 0.77])
-    c = Converters(input_bits=3, rounding="stochastic")
+    c = Converters(input_bits=3, input_rounding="stochastic")
     y = matvec(x.expand(40_000, 5).contiguous(), torch.eye(5), None, c, Chance(0, "t"))
     error = (1 / 3) / 2 / math.sqrt(40_000)  # a coin between neighbouring levels at most
     assert ((y.mean(0) - x).abs() < 4.5 * error).all()
     one = torch.cat([matvec(x.view(1, 5), torch.eye(5), None, c, Chance(s, "t"))
                      for s in range(2000)])  # fmt: skip
     assert ((one.mean(0) - x).abs() < 4.5 * (1 / 6) / math.sqrt(2000)).all()
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_stochastic_rounding_of_the_output_is_unbiased(rows: int) -> None:
+    """4,000 draws of each of 5 values: 4.5 standard errors, false alarm 3e-5."""
+    x = torch.tensor([-0.9, -0.31, 0.02, 0.4, 0.77])
+    c = Converters(output_bits=3, output_bound=1.0, output_rounding="stochastic")
+    chance, batch = Chance(0, "t"), x.expand(rows, 5).contiguous()
+    y = torch.cat([matvec(batch, torch.eye(5), None, c, chance) for _ in range(4000 // rows)])
+    assert ((y.mean(0) - x).abs() < 4.5 * (1 / 3) / 2 / math.sqrt(4000)).all()
+    assert set((y * 3).round().unique().tolist()) <= {-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0}
 
 
 @pytest.mark.parametrize("rows", [1, 4])
@@ -130,7 +141,8 @@ def test_presets() -> None:
         ({"output_bits": 8}, "needs an output_bound"),
         ({"output_bound": 0.0}, "output_bound = 0.0"),
         ({"output_noise": -1.0}, "output_noise = -1.0"),
-        ({"rounding": "up"}, "rounding 'up'"),
+        ({"input_rounding": "up"}, "input_rounding 'up'"),
+        ({"output_rounding": "down"}, "output_rounding 'down'"),
     ],
 )
 def test_impossible_converters_are_refused(options: dict, message: str) -> None:

@@ -11,7 +11,14 @@ CONVERTERS = {
     "ideal": Converters(),
     "8 bits, NM": Converters(input_bits=8, output_bits=8, output_bound=4.0, noise_management=True),
     "2016": Converters(input_bits=5, output_bits=9, output_bound=12.0, output_noise=0.06),
-    "stochastic": Converters(input_bits=4, rounding="stochastic", output_noise=0.1),
+    "stochastic": Converters(
+        input_bits=4,
+        input_rounding="stochastic",
+        output_noise=0.1,
+        output_bits=6,
+        output_bound=8.0,
+        output_rounding="stochastic",
+    ),
 }
 
 
@@ -28,12 +35,13 @@ def test_convert(name: str, transposed: bool, noisy: bool, divisor: float) -> No
         w, s = torch.randn(17, 30), torch.rand(17, 30) * 0.01 if noisy else None
         if transposed:
             w, s = w.T.contiguous().T, None if s is None else s.T.contiguous().T
-        dither = torch.rand(1, 30) if c.rounding == "stochastic" else None
+        dither = torch.rand(1, 30) if c.input_rounding == "stochastic" else None
+        later = torch.rand(1, 17) if c.output_rounding == "stochastic" else None
         normals = torch.randn(1, 17) if noisy or c.output_noise else None
         with device_kernels.use("reference"):
-            expected, hit = kernels.convert(x, w, s, c, divisor, dither, normals)
+            expected, hit = kernels.convert(x, w, s, c, divisor, dither, normals, later)
         with device_kernels.use("cpu"):
-            got, hit_cpu = kernels.convert(x, w, s, c, divisor, dither, normals)
+            got, hit_cpu = kernels.convert(x, w, s, c, divisor, dither, normals, later)
         assert (hit is None) == (hit_cpu is None)
         # Sums in another order may fall on the other side of a rounding edge: one level, rarely.
         scale = divisor * (x.abs().max() if c.noise_management else 1.0)
