@@ -138,6 +138,8 @@ def _parse(kind: type[C], command: list[str]) -> C:
     import tyro
 
     said = io.StringIO()
+    if not {"-h", "--help"} & set(command):
+        os.environ["COLUMNS"] = "100000"  # errors are read from one unbroken line
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(kind, args=command[2:], prog=f"mcatrain {command[1]}")

@@ -20,6 +20,8 @@ from devicemodels.synapses.base import Synapse
 #: Reads further than this many standard deviations from a threshold are not drawn (p < 1e-14).
 _CERTAIN = 8.0
 _NEVER = float("-inf")
+#: No real update sends more pulses at once; a diverging one would ask for all memory.
+_MOST_PULSES = 10**8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,11 @@ class DifferentialPair(Synapse):
         if not len(events):
             return
         count = events.count.abs()
+        if int(count.max()) > _MOST_PULSES or events.total > _MOST_PULSES:
+            raise InputError(
+                f"{float(count.max()):.3g} pulses for one PCM device at once: it is full after "
+                "some twenty; lower the learning rate"
+            )
         self.devices.set(events.index + self.size * (events.count < 0), count, now_s)
         self.set_pulses += events.total
         self._read(now_s, events.index)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mcatrain.periphery import Converters
 
 _BLOCK = 2048
+_MOST_PULSES = float(reference.MOST_PULSES)
 _NO_LINE = np.empty(0, dtype=np.float32)
 _NO_ARRAY = np.empty((0, 0), dtype=np.float32)
 _NO_EVENT = torch.empty(0, dtype=torch.int64)
@@ -180,7 +181,7 @@ def _take(
         for i in range(b * block, min((b + 1) * block, chi.size)):
             if abs(chi[i]) >= threshold:
                 value = np.float64(chi[i])
-                pulses = math.trunc(value / epsilon)
+                pulses = math.trunc(min(max(value / epsilon, -_MOST_PULSES), _MOST_PULSES))
                 if pulses != 0:
                     index[n], count[n] = i, pulses
                     n += 1

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from mcatrain.periphery import Converters
 
 
+#: A request of this size is no longer counted exactly in float64: something has diverged.
+MOST_PULSES = 2**53
+
+
 def convert(
     x: Tensor,
     weights: Tensor,
@@ -57,12 +61,13 @@ def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """Take p = trunc(chi / epsilon) whole pulses out of chi, in place.
 
     chi: float32, any shape, contiguous. Returns the flat index (n,) and count p (n,) of the
-    entries with p != 0, int64. chi keeps chi - p epsilon exactly as float64 would, rounded once.
+    entries with p != 0, int64, at most MOST_PULSES. chi keeps chi - p epsilon exactly as float64
+    would, rounded once.
     """
     flat = chi.view(-1)
     index = (flat.abs() >= epsilon * (1 - 1e-6)).nonzero().squeeze(1)
     value = flat[index].double()
-    count = (value / epsilon).trunc()
+    count = (value / epsilon).trunc().clamp(-MOST_PULSES, MOST_PULSES)
     kept = count != 0
     index, count = index[kept], count[kept]
     flat[index] = (value[kept] - count * epsilon).float()

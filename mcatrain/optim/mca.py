@@ -11,6 +11,7 @@ from torch import nn
 from devicemodels.errors import InputError
 from devicemodels.pulses import PulseEvents
 from mcatrain import kernels
+from mcatrain.kernels.reference import MOST_PULSES
 from mcatrain.optim.base import PulsedOptimizer, as_groups
 from mcatrain.tile import Tile
 
@@ -126,11 +127,18 @@ class MCA(PulsedOptimizer):
         chi, factors = tile.chi, tile.factors
         if len(factors) == 1 and len(factors[0][0]) == 1:
             x, d = factors.pop()
-            return PulseEvents(*kernels.accumulate(chi, x[0], d[0], -lr, epsilon))
-        for x, d in factors:
-            chi.addmm_(d.T, x, alpha=-lr)
-        factors.clear()
-        return PulseEvents(*kernels.spend(chi, epsilon))
+            index, count = kernels.accumulate(chi, x[0], d[0], -lr, epsilon)
+        else:
+            for x, d in factors:
+                chi.addmm_(d.T, x, alpha=-lr)
+            factors.clear()
+            index, count = kernels.spend(chi, epsilon)
+        if len(count) and count.abs().max() >= MOST_PULSES:
+            raise InputError(
+                f"layer {tile.name!r} asks for more pulses than can be counted: lower the "
+                "learning rate or raise epsilon"
+            )
+        return PulseEvents(index, count)
 
     def _base_step(self) -> None:
         """One step of the base, its weight decay acting on the read weight instead of chi."""

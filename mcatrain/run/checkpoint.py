@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,12 @@ def save(
             old.unlink()
 
 
-def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+def load(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, wanted: Collection[str] = ()
+) -> dict[str, Any] | None:
     """Restore what `save` saved; return its progress, or None when there is no checkpoint.
 
+    wanted: the keys that its progress must have.
     Raises InputError for a damaged checkpoint and for one of another model.
     """
     pointer = folder / _POINTER
@@ -82,7 +86,13 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> di
             )
         tensors = load_file(folder / body["tensors"])
         progress, groups, plain = body["progress"], body["groups"], body["state"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        if missing := set(wanted) - progress.keys():
+            raise KeyError(*missing)
+        kinds = [sorted(group) for group in groups]
+        entries = {int(index): dict(values) for index, values in plain.items()}
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError
+    ) as error:  # fmt: skip
         if isinstance(error, InputError):
             raise
         raise InputError(
@@ -90,15 +100,16 @@ def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> di
             "anew in another --out"
         ) from None
     _load_model(pointer, model, tensors)
-    state: dict[int, dict[str, Any]] = {int(index): entries for index, entries in plain.items()}
+    if kinds != [sorted(group) for group in optimizer.param_groups]:
+        raise InputError(
+            f"{pointer}: is of another optimizer: resume with the options of that run, or choose "
+            "another --out"
+        )
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             index, name = key.removeprefix("optimizer.").split(".", 1)
-            state.setdefault(int(index), {})[name] = value
-    try:
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{pointer}: is of another optimizer: {error}") from None
+            entries.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": entries, "param_groups": groups})
     torch.set_rng_state(tensors["rng.cpu"])
     return progress
 

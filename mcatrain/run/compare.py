@@ -44,7 +44,12 @@ class CompareConfig(Options):
         super().__post_init__()
         if self.jobs < 1:
             raise InputError(f"--jobs {self.jobs}: give at least 1")
-        self.runs()
+        runs = self.runs()
+        if len({run.out for run in runs}) != len(runs):
+            raise InputError(
+                f"--rules {self.rules} --seeds {self.seeds}: give each rule, device model (by the "
+                "name of its file) and seed once"
+            )
 
     def runs(self) -> list[TrainConfig]:
         """Return the runs, rule by rule and seed by seed."""
@@ -53,15 +58,13 @@ class CompareConfig(Options):
         except ValueError:
             raise InputError(f"--seeds {self.seeds!r}: give whole numbers such as 0,1,2") from None
         rules = [part.strip() for part in self.rules.split(",") if part.strip()]
-        if len(set(rules)) != len(rules) or len(set(seeds)) != len(seeds) or not rules:
-            raise InputError(
-                f"--rules {self.rules} --seeds {self.seeds}: give each once, and at least one"
-            )
+        if not rules:
+            raise InputError(f"--rules {self.rules!r}: give at least one, e.g. fp32,mca")
         return [self._run(rule, seed) for rule in rules for seed in seeds]
 
     def _run(self, text: str, seed: int) -> TrainConfig:
-        rule, _, device_model = text.partition("@")
-        if rule not in _RULES or (rule == "fp32" and device_model):
+        rule, at, device_model = text.partition("@")
+        if rule not in _RULES or (at and (rule == "fp32" or not device_model)):
             raise InputError(
                 f"--rules {text!r}: {closest(rule, _RULES)}; RULE@DEVICE_MODEL for mca and rpu"
             )

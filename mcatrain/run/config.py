@@ -167,13 +167,14 @@ class TrainConfig(Options):
     def require_same(self, saved: dict[str, Any], where: str) -> None:
         """Raise InputError when a saved run was made with other options than this one."""
         mine = self.table()
-        for item in fields(self):
-            if item.name in _ELSEWHERE or saved.get(item.name) == mine.get(item.name):
-                continue
-            raise InputError(
-                f"{where}: the run was made with {_flag(item.name)} {saved.get(item.name)}, not "
-                f"{mine.get(item.name)}: resume with the same options, or choose another --out"
-            )
+        # Options that decide the default of others come first, to name what the user changed.
+        names = [item.name for item in fields(self) if item.name not in _ELSEWHERE]
+        for name in sorted(names, key=lambda name: name in ("periphery", "lr")):
+            if saved.get(name) != mine.get(name):
+                raise InputError(
+                    f"{where}: the run was made with {_flag(name)} {saved.get(name)}, not "
+                    f"{mine.get(name)}: resume with the same options, or choose another --out"
+                )
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from devicemodels.errors import InputError
 from mcatrain.run.checkpoint import write_text
 from mcatrain.run.config import TrainConfig, read_config
 
+_MEND = "restore it from a copy, or start anew in another --out"
+
 
 def open_run(config: TrainConfig) -> Path:
     """Make the run folder, or with --resume find the same run in it; return its path.
@@ -20,7 +22,7 @@ def open_run(config: TrainConfig) -> Path:
     Raises InputError when it holds another run or other options.
     """
     folder = Path(config.out)
-    if (folder / "comparison.json").exists():
+    if (folder / "comparison.json").exists() or (folder / "runs").exists():
         raise InputError(f"--out {folder}: holds a comparison: choose another folder")
     written = folder / "config.toml"
     text = "" if config.rule == "fp32" else devicemodels.load(config.device_model).text
@@ -31,9 +33,10 @@ def open_run(config: TrainConfig) -> Path:
                 "go on with it"
             )
         config.require_same(read_config(written), str(written))
-        if text and (folder / "device.toml").read_text(encoding="utf-8") != text:
+        copy = folder / "device.toml"
+        if text and not (copy.exists() and copy.read_text(encoding="utf-8") == text):
             raise InputError(
-                f"{folder / 'device.toml'}: differs from --device-model {config.device_model}, "
+                f"{copy}: is gone or differs from --device-model {config.device_model}, "
                 "which was changed since: restore it, or choose another --out"
             )
         return folder
@@ -52,8 +55,18 @@ class Metrics:
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.path = folder / "metrics.jsonl"
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines[:keep]]
+        self.rows: list[dict[str, Any]] = []
+        try:
+            if keep:
+                lines = self.path.read_text(encoding="utf-8").splitlines()[:keep]
+                self.rows = [json.loads(line) for line in lines]
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path}: is damaged ({error}): {_MEND}") from None
+        if len(self.rows) < keep:
+            raise InputError(
+                f"{self.path}: holds {len(self.rows)} evaluations and the checkpoint knows of "
+                f"{keep}: {_MEND}"
+            )
         self._write()
 
     def append(self, row: dict[str, Any]) -> None:
@@ -63,6 +76,17 @@ class Metrics:
 
     def _write(self) -> None:
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read the result of a finished run."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(result, dict):
+            raise ValueError("not a table")
+        return result
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: is damaged ({error}): {_MEND}") from None
 
 
 def write_json(path: Path, body: dict[str, Any]) -> None:

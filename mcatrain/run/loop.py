@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import shlex
@@ -22,7 +21,7 @@ from devicemodels.errors import InputError
 from devicemodels.state import derive_seed
 from mcatrain.run import checkpoint
 from mcatrain.run.config import TrainConfig
-from mcatrain.run.folder import Metrics, open_run, write_json
+from mcatrain.run.folder import Metrics, open_run, read_result, write_json
 from mcatrain.run.progress import Progress
 from mcatrain.run.rules import prepare
 from mcatrain.run.summary import counts, histograms, remarks
@@ -45,7 +44,7 @@ def train(config: TrainConfig, command: list[str] | None = None) -> dict[str, An
     folder = open_run(config)
     done = folder / "result.json"
     if done.exists():
-        return json.loads(done.read_text(encoding="utf-8"))
+        return read_result(done)
     torch.manual_seed(derive_seed(config.seed, "torch"))
     model, optimizer = prepare(config, task.model())
     model.to(device)
@@ -75,13 +74,11 @@ class _Run:
     ) -> None:
         self.config, self.task, self.folder, self.command = config, task, folder, command
         self.model, self.optimizer = model, optimizer
-        self.epoch = self.at = self.step = 0
-        self.loss_sum = self.seconds = 0.0
-        saved = checkpoint.load(folder, model, optimizer)
-        if saved is not None:
-            self.epoch, self.at, self.step = saved["epoch"], saved["at"], saved["step"]
-            self.loss_sum, self.seconds = saved["loss_sum"], saved["seconds"]
-        self.metrics = Metrics(folder, saved["evaluations"] if saved else 0)
+        start = {"epoch": 0, "at": 0, "step": 0, "loss_sum": 0.0, "seconds": 0.0, "evaluations": 0}
+        progress = checkpoint.load(folder, model, optimizer, start.keys()) or start
+        self.epoch, self.at, self.step = (int(progress[key]) for key in ("epoch", "at", "step"))
+        self.loss_sum, self.seconds = float(progress["loss_sum"]), float(progress["seconds"])
+        self.metrics = Metrics(folder, int(progress["evaluations"]))
 
     def save(self) -> None:
         """Write a checkpoint of this instant."""

@@ -309,7 +309,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "mcatrain.cli", *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         check=False,
     )

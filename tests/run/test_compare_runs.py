@@ -258,7 +258,7 @@ def start(options: list[str]) -> subprocess.Popen[str]:
 
 
 def wait_for(process: subprocess.Popen[str], *paths: Path) -> None:
-    limit = time.monotonic() + 180
+    limit = time.monotonic() + 600
     while not all(path.exists() for path in paths):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit, f"{paths} did not come"
@@ -275,6 +275,7 @@ def end(process: subprocess.Popen[str]) -> None:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_kill_of_the_whole_then_resume(
     compare: Callable[..., str], flags: Callable[..., list[str]]
 ) -> None:
@@ -355,5 +356,32 @@ def test_a_signal_stops_jobs_soon(
         assert "--resume" in err
         for pointer, at in zip(pointers, before, strict=True):
             assert pointer.stat().st_mtime_ns > at
+    finally:
+        end(process)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_while_workers_start(
+    number: signal.Signals, flags: Callable[..., list[str]]
+) -> None:
+    """A terminal signals the whole group, workers that still import included: no hang."""
+    process = start(flags("all", rules="mca,rpu", epochs=100000, jobs=2))
+    try:
+        workers: list[str] = []
+        while not any("multiprocessing.spawn" in worker for worker in workers):
+            assert process.poll() is None
+            time.sleep(0.01)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            workers = [Path(f"/proc/{pid}/cmdline").read_text() for pid in children]
+        time.sleep(0.3)
+        os.killpg(process.pid, number)
+        try:
+            out, err = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            pytest.fail("the comparison hangs after the signal")
+        assert (process.returncode, out) == (1, "")
+        assert err.startswith("mcatrain: interrupted")
+        assert err.count("\n") == 1
     finally:
         end(process)

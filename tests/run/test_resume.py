@@ -342,13 +342,13 @@ def shoot(
     begun = step_of(folder)
     process = launch(options)
     try:
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + 600
         while process.poll() is None and step_of(folder) < begun + steps:
             assert time.monotonic() < limit, "no checkpoint came"
             time.sleep(0.002)
         time.sleep(delay_s)
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     finally:
         process.kill()
         process.wait()
