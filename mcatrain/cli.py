@@ -138,8 +138,9 @@ def _parse(kind: type[C], command: list[str]) -> C:
     import tyro
 
     said = io.StringIO()
+    columns = os.environ.get("COLUMNS")
     if not {"-h", "--help"} & set(command):
-        os.environ["COLUMNS"] = "100000"  # errors are read from one unbroken line
+        os.environ["COLUMNS"] = "100000"  # an error is taken out of the frame in one line
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(kind, args=command[2:], prog=f"mcatrain {command[1]}")
@@ -147,6 +148,10 @@ def _parse(kind: type[C], command: list[str]) -> C:
         if stop.code in (0, None):
             raise
         raise InputError(_explain(said.getvalue(), command[1])) from None
+    finally:
+        os.environ.pop("COLUMNS", None)
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
 
 
 def _explain(box: str, command: str) -> str:
