@@ -49,9 +49,10 @@ def save(
     name = f"checkpoint-{progress['step']}.safetensors"
     part = folder / f"{name}.part"
     # One storage may sit under several names (a layer used twice); each gets its own copy.
-    save_file(
-        {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}, part
-    )
+    copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    save_file(copies, part)
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
     os.replace(part, folder / name)
     body = {
         "format": _FORMAT,

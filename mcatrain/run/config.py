@@ -25,6 +25,7 @@ _LR = {
     ("cross-entropy", "momentum"): 0.001,
     ("cross-entropy", "adam"): 0.001,
 }
+_LR_LIMIT = 1e30  # float32 ends at 3e38
 #: Options that change where a run is made, not what it computes.
 _ELSEWHERE = ("out", "data_dir", "resume", "checkpoint_every")
 
@@ -97,6 +98,8 @@ class Options:
                 f"--epsilon {self.epsilon}: give a positive weight change, or leave it out for "
                 "the device's own"
             )
+        if self.learning_rate > _LR_LIMIT:
+            raise InputError(f"--lr {self.lr}: give a number up to {_LR_LIMIT:g}")
         self.hidden_layers  # noqa: B018 - raises for a bad list
         if self.periphery:
             preset(self.periphery)
