@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from devicemodels.errors import InputError, closest
+from mcatrain.run.loop import Interrupted
 
 _USAGE = """mcatrain: train neural networks on simulated phase-change memory
 
@@ -39,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"mcatrain: {_one_line(str(error))}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("mcatrain: interrupted: go on with --resume", file=sys.stderr)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        print(f"mcatrain: {str(stop) or 'interrupted: go on with --resume'}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of a listing went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,14 +51,10 @@ def main(argv: list[str] | None = None) -> int:
 def _train(command: list[str]) -> int:
     from mcatrain.report import build_report
     from mcatrain.run.config import TrainConfig
-    from mcatrain.run.loop import Interrupted, train
+    from mcatrain.run.loop import train
 
     config = _parse(TrainConfig, command)
-    try:
-        result = train(config, command)
-    except Interrupted as stop:
-        print(f"mcatrain: {stop}", file=sys.stderr)
-        return 1
+    result = train(config, command)
     for remark in result["remarks"]:
         print(remark)
     print(f"test accuracy {result['metrics']['test_accuracy']:.2%}")
@@ -72,15 +69,10 @@ def _interrupt(*_: object) -> None:
 def _compare(command: list[str]) -> int:
     from mcatrain.report import build_report
     from mcatrain.run.compare import CompareConfig, compare
-    from mcatrain.run.loop import Interrupted
 
     signal.signal(signal.SIGTERM, _interrupt)  # a comparison of several processes ends as a whole
     config = _parse(CompareConfig, command)
-    try:
-        body = compare(config, command)
-    except Interrupted as stop:
-        print(f"mcatrain: {stop}", file=sys.stderr)
-        return 1
+    body = compare(config, command)
     for entry in body["entries"]:
         name = entry["rule"] + (f"@{entry['device_model']}" if entry["device_model"] else "")
         accuracy = entry["metrics"]["test_accuracy"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,6 +41,29 @@ class PulsedOptimizer(torch.optim.Optimizer):
         for tile in self.tiles.values():
             tile.forget()
 
+    @abstractmethod
+    def _change_weights(self) -> None:
+        """Do what the rule does with the gradients collected since the last step."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Do one step: let time pass, pulse the devices, refresh when it is due.
+
+        Returns the closure's loss. Raises InputError, before any device is touched, when a
+        gradient is not finite.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._require_all_finite()
+        refresh_due = self._pass_time()
+        self._change_weights()
+        if refresh_due:
+            for tile in self.tiles.values():
+                tile.synapse.refresh(self.clock.now_s)
+        return loss
+
     def _pass_time(self) -> bool:
         """Move the clock by the examples since the last step; True when a refresh is due."""
         examples = max(tile.examples for tile in self.tiles.values())
@@ -48,10 +73,6 @@ class PulsedOptimizer(torch.optim.Optimizer):
         self.clock.count(examples)
         every = self.refresh_every
         return every > 0 and before // every != self.clock.examples // every
-
-    def _refresh(self) -> None:
-        for tile in self.tiles.values():
-            tile.synapse.refresh(self.clock.now_s)
 
     def _require_all_finite(self) -> None:
         """Raise InputError, before any device is touched, for a gradient that is not finite."""

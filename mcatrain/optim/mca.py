@@ -100,27 +100,16 @@ class MCA(PulsedOptimizer):
         self.base.load_state_dict(state_dict)
         self._share()
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def _change_weights(self) -> None:
         """Let the base optimizer change chi, then spend whole pulses of it on the devices."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        self._require_all_finite()
-        refresh = self._pass_time()
         self._base_step()
-        now_s = self.clock.now_s
         for group in self.param_groups:
             for p in group["params"]:
                 tile = self.tiles.get(p)
                 if tile is not None:
                     epsilon = group["epsilon"] or tile.synapse.granularity
                     events = self._spend(tile, float(group["lr"]), epsilon)
-                    tile.synapse.pulse(events, now_s)
-        if refresh:
-            self._refresh()
-        return loss
+                    tile.synapse.pulse(events, self.clock.now_s)
 
     def _spend(self, tile: Tile, lr: float, epsilon: float) -> PulseEvents:
         """Take the whole pulses out of chi, after adding what is still kept as factors."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -59,15 +58,8 @@ class RPU(PulsedOptimizer):
             tile.keeps_factors = True
         super().__init__(as_groups(params, model), {"lr": lr, "pulse_length": pulse_length})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def _change_weights(self) -> None:
         """Pulse the devices for every example since the last step."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        self._require_all_finite()
-        refresh = self._pass_time()
         for group in self.param_groups:
             for p in group["params"]:
                 tile = self.tiles.get(p)
@@ -77,9 +69,6 @@ class RPU(PulsedOptimizer):
                     tile.factors.clear()
                 elif p.grad is not None:
                     p.sub_(p.grad, alpha=group["lr"])
-        if refresh:
-            self._refresh()
-        return loss
 
     def _update(self, tile: Tile, x: Tensor, d: Tensor, lr: float, pulse_length: int) -> None:
         """Update one tile by the examples in the rows of x (n, in) and d (n, out)."""

@@ -25,7 +25,7 @@ _LR = {
     ("cross-entropy", "momentum"): 0.001,
     ("cross-entropy", "adam"): 0.001,
 }
-_LR_LIMIT = 1e30  # float32 ends at 3e38
+_LR_LIMIT = 3e37  # float32 ends at 3.4e38, and Adam divides by 0.1 at first
 #: Options that change where a run is made, not what it computes.
 _ELSEWHERE = ("out", "data_dir", "resume", "checkpoint_every")
 
