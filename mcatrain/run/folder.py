@@ -75,7 +75,7 @@ class Metrics:
         self._write()
 
     def _write(self) -> None:
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        write_text(self.path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows))
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -91,4 +91,4 @@ def read_result(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, body: dict[str, Any]) -> None:
     """Write a JSON file that a person can read."""
-    write_text(path, json.dumps(body, indent=1) + "\n")
+    write_text(path, json.dumps(body, indent=1, allow_nan=False) + "\n")

@@ -174,7 +174,9 @@ class _Run:
         with ExitStack() as streams:
             for tile in tiles(self.model).values():
                 streams.enter_context(tile.chance.fork(f"evaluation at step {self.step}"))
-            measured = self.task.evaluate(self.model)
+            found = self.task.evaluate(self.model)
+        # JSON knows no infinity: what has overflowed is written as null.
+        measured = {key: value if math.isfinite(value) else None for key, value in found.items()}
         self.epoch += 1
         row = {
             "step": self.step,

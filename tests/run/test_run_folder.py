@@ -504,8 +504,11 @@ def test_an_absurd_learning_rate_is_one_line(
 def test_fp32_that_diverges_is_one_line(
     flags: Callable[..., list[str]], command: Callable[..., tuple[int, str, str]]
 ) -> None:
-    options = flags("run", rule="fp32", loss="cross-entropy", lr="3e37")
-    status, out, err = command("train", *options)
+    options = {"rule": "fp32", "loss": "cross-entropy", "lr": "3e37"}
+    assert command("train", *flags("overflow", **options))[0] == 0
+    assert rows(Path("overflow"))[-1]["test_loss"] is None
+    options["base_optimizer"] = "momentum"
+    status, out, err = command("train", *flags("run", **options, checkpoint_every=0.0))
     assert (status, out) == (2, "")
     assert err.startswith("mcatrain: ")
     assert err.count("\n") == 1
