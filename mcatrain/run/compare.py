@@ -9,6 +9,7 @@ import shlex
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from multiprocessing.connection import Connection
@@ -127,14 +128,25 @@ def _parallel(runs: list[TrainConfig], jobs: int) -> list[dict[str, Any]]:
     context = multiprocessing.get_context("spawn")
     ears, mouth = context.Pipe(duplex=False)
     with ProcessPoolExecutor(jobs, context, initializer=_heed, initargs=(ears,)) as pool:
-        futures = [pool.submit(train, run) for run in runs]
         try:
+            with _deaf_children():
+                futures = [pool.submit(train, run) for run in runs]
             return [future.result() for future in futures]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         finally:
             mouth.close()
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Start processes that ignore Ctrl-C: they are told by the pipe, and would each complain."""
+    kept = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, kept)
 
 
 def _heed(ears: Connection) -> None:
