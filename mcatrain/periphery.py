@@ -13,7 +13,8 @@ from devicemodels.errors import InputError, closest
 from devicemodels.state import Chance
 from mcatrain import kernels
 
-_MOST_HALVINGS = 10
+#: Bound management gives up after ten halvings.
+_MOST_DIVISION = 2**10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +113,12 @@ def matvec(
     if c.ideal and variance is None:
         return linear(x, weights)
     y, clipped = _convert(x, weights, variance, c, 1.0, chance)
-    if c.bound_management:
-        divisor = 1.0
-        for _ in range(_MOST_HALVINGS):
-            if clipped is None:
-                break
-            divisor *= 2
+    divisor = 1.0
+    while clipped is not None and c.bound_management and divisor < _MOST_DIVISION:
+        divisor *= 2
+        if len(x) == 1:
+            y, clipped = _convert(x, weights, variance, c, divisor, chance)
+        else:
             y[clipped], again = _convert(x[clipped], weights, variance, c, divisor, chance)
             clipped = None if again is None else clipped[again]
     return y
