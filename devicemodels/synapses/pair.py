@@ -90,13 +90,13 @@ class DifferentialPair(Synapse):
         if not len(events):
             return
         count = events.count.abs()
-        if int(count.max()) > _MOST_PULSES or events.total > _MOST_PULSES:
+        if int(count.max()) > _MOST_PULSES or (total := events.total) > _MOST_PULSES:
             raise InputError(
                 f"{float(count.max()):.3g} pulses for one PCM device at once: it is full after "
                 "some twenty; lower the learning rate"
             )
         self.devices.set(events.index + self.size * (events.count < 0), count, now_s)
-        self.set_pulses += events.total
+        self.set_pulses += total
         self._read(now_s, events.index)
 
     def _read(self, now_s: float, index: Tensor | None = None) -> None:

@@ -110,7 +110,9 @@ def _analog(
     device_model = options.device_model
     if not isinstance(device_model, DeviceModel):
         key = str(device_model)
-        device_model = loaded.setdefault(key, loaded.get(key) or devicemodels.load(key))
+        if key not in loaded:
+            loaded[key] = devicemodels.load(key)
+        device_model = loaded[key]
     weights = layer.weight.detach().float().cpu()
     bias: torch.Tensor | None = layer.bias
     if bias is not None and options.bias == "analog":

@@ -65,8 +65,9 @@ class MCA(PulsedOptimizer):
                 f"MCA cannot wrap {type(self.base).__name__}: it scales or retries by the "
                 "parameter's own value, and chi is not the weight; use SGD, Adam, AdamW, ..."
             )
-        self._decoupled = decoupled if decoupled is not None else bool(names & _DECOUPLED_NAMES)
-        self._given_decoupled = decoupled
+        if decoupled is None and names & _DECOUPLED_NAMES:
+            decoupled = True
+        self._decoupled = decoupled  # None: each group says
         super().__init__(self.base.param_groups, {"epsilon": epsilon})
         self._share()
         for group in self.param_groups:
@@ -149,8 +150,8 @@ class MCA(PulsedOptimizer):
 
     def _decay(self, group: dict[str, Any], decay: float) -> None:
         decoupled = self._decoupled
-        if self._given_decoupled is None:
-            decoupled |= any(group.get(key) is True for key in _DECOUPLED_KEYS)
+        if decoupled is None:
+            decoupled = any(group.get(key) is True for key in _DECOUPLED_KEYS)
         for p in group["params"]:
             if p.grad is None or not decay:
                 continue

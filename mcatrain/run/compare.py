@@ -54,14 +54,24 @@ class CompareConfig(Options):
 
     def runs(self) -> list[TrainConfig]:
         """Return the runs, rule by rule and seed by seed."""
+        seeds = self.seed_numbers  # bad seeds are named before bad rules
+        return [self._run(rule, seed) for rule in self.rule_names for seed in seeds]
+
+    @property
+    def seed_numbers(self) -> list[int]:
+        """The seeds of --seeds."""
         try:
-            seeds = [int(part) for part in self.seeds.split(",")]
+            return [int(part) for part in self.seeds.split(",")]
         except ValueError:
             raise InputError(f"--seeds {self.seeds!r}: give whole numbers such as 0,1,2") from None
+
+    @property
+    def rule_names(self) -> list[str]:
+        """The rules of --rules, each with its device model if it names one."""
         rules = [part.strip() for part in self.rules.split(",") if part.strip()]
         if not rules:
             raise InputError(f"--rules {self.rules!r}: give at least one, e.g. fp32,mca")
-        return [self._run(rule, seed) for rule in rules for seed in seeds]
+        return rules
 
     def _run(self, text: str, seed: int) -> TrainConfig:
         rule, at, device_model = text.partition("@")
@@ -73,11 +83,11 @@ class CompareConfig(Options):
         shared["device_model"] = device_model or self.device_model
         if rule == "rpu":
             shared["base_optimizer"] = "sgd"
-            shared["lr"] = shared["lr"] if self.rpu_lr is None else self.rpu_lr
+            if self.rpu_lr is not None:
+                shared["lr"] = self.rpu_lr
         name = rule if rule == "fp32" else f"{rule}@{Path(shared['device_model']).stem}"
         out = str(Path(self.out) / "runs" / f"{name}-seed{seed}")
-        config = TrainConfig(**shared, rule=rule, seed=seed, out=out, resume=True)  # type: ignore[arg-type]
-        return config
+        return TrainConfig(**shared, rule=rule, seed=seed, out=out, resume=True)  # type: ignore[arg-type]
 
 
 def compare(config: CompareConfig, command: list[str]) -> dict[str, Any]:
@@ -114,8 +124,8 @@ def compare(config: CompareConfig, command: list[str]) -> dict[str, Any]:
         "command": shlex.join(["mcatrain", *command[1:]]),
         "task": config.task,
         "data": config.data,
-        "rules": [part.strip() for part in config.rules.split(",") if part.strip()],
-        "seeds": [int(part) for part in config.seeds.split(",")],
+        "rules": config.rule_names,
+        "seeds": config.seed_numbers,
         "options": asdict(config),
         "entries": entries,
     }

@@ -141,7 +141,7 @@ class _Run:
         self._evaluate(bar)
 
     def _train_on(self, x: Tensor, y: Tensor) -> float:
-        """One step on the examples x, y; return the loss. Nothing is changed if it fails."""
+        """One step on the examples x, y; return the loss."""
         loss = self.task.loss(self.model(x), y)
         value = loss.item()
         try:
