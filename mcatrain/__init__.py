@@ -2,8 +2,12 @@
 
 from devicemodels.errors import InputError
 from mcatrain.clock import Clock
-from mcatrain.nn.convert import LayerOptions, convert
+from mcatrain.nn.attention import AnalogAttention
+from mcatrain.nn.conv import AnalogConv
+from mcatrain.nn.convert import convert, unconvert
 from mcatrain.nn.linear import AnalogLinear
+from mcatrain.nn.options import LayerOptions
+from mcatrain.nn.recurrent import AnalogRecurrent
 from mcatrain.optim.mca import MCA
 from mcatrain.optim.rpu import RPU
 from mcatrain.periphery import Converters, Periphery
@@ -14,7 +18,10 @@ __version__ = "0.1.0"
 __all__ = [
     "MCA",
     "RPU",
+    "AnalogAttention",
+    "AnalogConv",
     "AnalogLinear",
+    "AnalogRecurrent",
     "Clock",
     "Converters",
     "InputError",
@@ -23,4 +30,5 @@ __all__ = [
     "Tile",
     "convert",
     "tiles",
+    "unconvert",
 ]

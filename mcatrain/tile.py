@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +15,39 @@ from mcatrain.clock import Clock
 from mcatrain.periphery import Periphery, matvec
 
 
+@dataclass(frozen=True)
+class Block:
+    """A part of a weight matrix: its rows (outputs) and columns (inputs)."""
+
+    rows: slice
+    columns: slice
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Weights as (out, in)."""
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+    def split(self, limit: tuple[int, int]) -> list[Block]:
+        """Cut into nearly equal pieces of at most ``limit`` (rows, columns)."""
+        return [
+            Block(r, c) for r in _cut(self.rows, limit[0]) for c in _cut(self.columns, limit[1])
+        ]
+
+
+def _cut(part: slice, limit: int) -> list[slice]:
+    size = part.stop - part.start
+    pieces = -(-size // limit)
+    edges = [part.start + size * k // pieces for k in range(pieces + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
 class Tile(StateModule):
     """An array of ``out x in`` weights between a DAC and an ADC.
 
     chi: the digital accumulator of MCA (out, in), float32, initially 0; it is the parameter that
     optimizers see, and its gradient is the gradient with respect to the weights. RPU leaves it 0
-    and asks for the factors (x, d) of each example instead (``keeps_factors``).
+    and asks for the factors (x, d) of each example instead: ``factors`` says whether these are
+    kept ('must'), may be kept where it saves work ('may'), or are summed at once ('no').
     """
 
     scalars: ClassVar = {"now_s": float, "clock_examples": int}
@@ -31,8 +60,8 @@ class Tile(StateModule):
         self.synapse = synapse
         self.clock = clock
         self.chi = nn.Parameter(torch.zeros(synapse.shape))
-        self.keeps_factors = False
-        self.factors: list[tuple[Tensor, Tensor]] = []
+        self.factors: Literal["no", "may", "must"] = "no"
+        self.kept: list[tuple[Tensor, Tensor]] = []
         self.examples = 0
 
     @property
@@ -69,44 +98,45 @@ class Tile(StateModule):
         transposed = None if variance is None else variance.T
         return matvec(d, s.weights(now).T, transposed, self.periphery.backward, self.chance)
 
-    def collect(self, x: Tensor, d: Tensor, examples: int) -> Tensor | None:
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Weights as (out, in)."""
+        return self.synapse.shape
+
+    @property
+    def blocks(self) -> list[Block]:
+        """Where the parts lie in the array's weight matrix."""
+        return [Block(slice(0, self.shape[0]), slice(0, self.shape[1]))]
+
+    @property
+    def parts(self) -> tuple[Tile, ...]:
+        """The tiles of this array: itself (a `TileGrid` has several)."""
+        return (self,)
+
+    def weights(self) -> Tensor:
+        """Return the weights as they read now without noise, (out, in). Do not modify."""
+        return self.synapse.weights(self.now_s)
+
+    def collect(
+        self, x: Tensor, d: Tensor, examples: int, dense: bool = False
+    ) -> list[Tensor | None]:
         """Take in the factors of the gradient d^T x: x (n, in), d (n, out), of ``examples``.
 
-        Returns the gradient for chi, or None when the factors themselves are kept.
+        Returns the gradient for the chi of every part: None where the factors themselves are
+        kept (only where they must be, if ``dense``), and where chi is frozen.
         """
+        if not self.chi.requires_grad:
+            return [None]
         self.examples += examples
-        if self.keeps_factors:
-            self.factors.append((x, d))
-            return None
-        return d.T @ x
+        if self.factors == "no" or (dense and self.factors == "may"):
+            return [d.T @ x]
+        self.kept.append((x.contiguous(), d.contiguous()))
+        return [None]
 
     def forget(self) -> None:
         """Drop what was collected since the last step."""
-        self.factors.clear()
+        self.kept.clear()
         self.examples = 0
-
-
-class TileProduct(torch.autograd.Function):
-    """The tile's product in a graph: backward runs on the transposed array."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, chi: Tensor, tile: Tile, examples: int) -> Tensor:
-        # An array one column wider than x has its bias there, driven by a constant 1.
-        ctx.width = x.shape[1]
-        if tile.synapse.shape[1] > ctx.width:
-            x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-        ctx.save_for_backward(x)
-        ctx.tile, ctx.examples = tile, examples
-        return tile.forward(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        (x,) = ctx.saved_tensors
-        tile: Tile = ctx.tile
-        d = grads[0].contiguous()
-        dx = tile.backward(d)[:, : ctx.width] if ctx.needs_input_grad[0] else None
-        gradient = tile.collect(x, d, ctx.examples) if ctx.needs_input_grad[1] else None
-        return dx, gradient, None, None
 
 
 def tiles(model: nn.Module) -> dict[str, Tile]:

@@ -80,7 +80,7 @@ class PulsedOptimizer(torch.optim.Optimizer):
             for p in group["params"]:
                 tile = self.tiles.get(p)
                 values = [] if p.grad is None else [p.grad]
-                values += [value for pair in tile.factors for value in pair] if tile else []
+                values += [value for pair in tile.kept for value in pair] if tile else []
                 if all(map(_is_finite, values)):
                     continue
                 where = f"layer {tile.name!r}" if tile else "a digital parameter"

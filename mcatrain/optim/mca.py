@@ -78,7 +78,7 @@ class MCA(PulsedOptimizer):
                     "maximize: other rules need the whole gradient; leave it out"
                 )
         for tile in self.tiles.values():
-            tile.keeps_factors = factored
+            tile.factors = "may" if factored else "no"
 
     def _share(self) -> None:
         """Show the base optimizer's groups and state as our own: schedulers edit these."""
@@ -114,7 +114,7 @@ class MCA(PulsedOptimizer):
 
     def _spend(self, tile: Tile, lr: float, epsilon: float) -> PulseEvents:
         """Take the whole pulses out of chi, after adding what is still kept as factors."""
-        chi, factors = tile.chi, tile.factors
+        chi, factors = tile.chi, tile.kept
         if len(factors) == 1 and len(factors[0][0]) == 1:
             x, d = factors.pop()
             index, count = kernels.accumulate(chi, x[0], d[0], -lr, epsilon)

@@ -55,7 +55,7 @@ class RPU(PulsedOptimizer):
         self.update_management, self.bl_management = update_management, bl_management
         self.sequential = sequential
         for tile in self.tiles.values():
-            tile.keeps_factors = True
+            tile.factors = "must"
         super().__init__(as_groups(params, model), {"lr": lr, "pulse_length": pulse_length})
 
     def _change_weights(self) -> None:
@@ -64,9 +64,9 @@ class RPU(PulsedOptimizer):
             for p in group["params"]:
                 tile = self.tiles.get(p)
                 if tile is not None:
-                    for x, d in tile.factors:
+                    for x, d in tile.kept:
                         self._update(tile, x, d, group["lr"], group["pulse_length"])
-                    tile.factors.clear()
+                    tile.kept.clear()
                 elif p.grad is not None:
                     p.sub_(p.grad, alpha=group["lr"])
 

@@ -1,4 +1,4 @@
-"""DAC, products and ADC of one vector in one call."""
+"""DAC, products and ADC: of one vector in one call, of a batch around matrix products."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
-
-from mcatrain.kernels import reference
 
 if TYPE_CHECKING:
     from mcatrain.periphery import Converters
@@ -121,6 +119,112 @@ def _convert_one(
     return _sense(y, spread, normals, noise, out_levels, bound, out_dither, scale)
 
 
+# Minima and maxima of float32 may be taken in any order: the numbers are finite.
+@njit(cache=True, fastmath={"reassoc", "nnan", "nsz"})
+def _top(x: Any) -> Any:
+    top = np.float32(0.0)
+    for j in range(x.size):
+        top = max(top, abs(x[j]))
+    return top
+
+
+@njit(cache=True)
+def _drive_rows(
+    x: Any, levels: int, manage: bool, divisor: Any, dither: Any, out: Any, squares: Any, scale: Any
+) -> None:
+    """DAC of every row of x into ``out``, its squares where asked for, its scale."""
+    limit, one = np.float32(levels), np.float32(1.0)
+    for row in range(x.shape[0]):
+        xr, line = x[row], out[row]
+        s = divisor * _top(xr) if manage else divisor
+        scale[row] = s
+        over = s if s > 0 else one
+        if levels and dither.size:
+            for j in range(xr.size):
+                value = min(max(xr[j] / over, -one), one) * limit
+                value = np.floor(value + dither[row, j])
+                line[j] = min(max(value, -limit), limit) / limit
+        elif levels:
+            for j in range(xr.size):
+                line[j] = np.rint(min(max(xr[j] / over, -one), one) * limit) / limit
+        else:
+            for j in range(xr.size):
+                line[j] = xr[j] / over
+        if squares.size:
+            out_squares = squares[row]
+            for j in range(xr.size):
+                out_squares[j] = line[j] * line[j]
+
+
+@njit(cache=True)
+def _sense_rows(
+    y: Any, spread: Any, normals: Any, noise: Any, levels: int, bound: Any, dither: Any,
+    scale: Any, hits: Any,
+) -> int:  # fmt: skip
+    """Noise and ADC of every row of outputs, in place; mark and count the rows at the bound."""
+    step = bound / np.float32(levels) if levels else np.float32(1.0)
+    limit = np.float32(levels)
+    total = 0
+    for row in range(y.shape[0]):
+        yr, s, over = y[row], scale[row], 0
+        if normals.size:
+            z = normals[row]
+            if spread.size:
+                v = spread[row]
+                for i in range(yr.size):
+                    yr[i] += np.sqrt(noise * noise + v[i]) * z[i]
+            else:
+                for i in range(yr.size):
+                    yr[i] += noise * z[i]
+        for i in range(yr.size):
+            over += abs(yr[i]) >= bound
+            yr[i] = min(max(yr[i], -bound), bound)
+        if levels and dither.size:
+            for i in range(yr.size):
+                yr[i] = min(max(np.floor(yr[i] / step + dither[row, i]), -limit), limit) * step
+        elif levels:
+            for i in range(yr.size):
+                yr[i] = np.rint(yr[i] / step) * step
+        for i in range(yr.size):
+            yr[i] *= s
+        hits[row] = over
+        total += over > 0
+    return total
+
+
+def _convert_rows(
+    x: Tensor,
+    weights: Tensor,
+    variance: Tensor | None,
+    c: Converters,
+    divisor: float,
+    dither: Tensor | None,
+    normals: Tensor | None,
+    output_dither: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """A batch: torch's matrix products between two passes over inputs and outputs."""
+    drive = bool(c.input_levels) or c.noise_management or divisor != 1.0
+    scale = np.full(len(x), divisor, dtype=np.float32)
+    line, squares = x, None
+    if drive:
+        line = torch.empty(x.shape)
+        squares = None if variance is None else torch.empty(x.shape)
+        _drive_rows(
+            x.contiguous().numpy(), c.input_levels, c.noise_management, np.float32(divisor),
+            _rows(dither), line.numpy(), _rows(squares), scale,
+        )  # fmt: skip
+    y = line @ weights.T
+    spread = None
+    if variance is not None:
+        spread = (line.square() if squares is None else squares) @ variance.T
+    hits = np.empty(len(x), dtype=np.int64)
+    total = _sense_rows(
+        y.numpy(), _rows(spread), _rows(normals), np.float32(c.output_noise), c.output_levels,
+        np.float32(c.output_bound), _rows(output_dither), scale, hits,
+    )  # fmt: skip
+    return y, torch.from_numpy(hits).nonzero().squeeze(1) if total else None
+
+
 def convert(
     x: Tensor,
     weights: Tensor,
@@ -132,8 +236,7 @@ def convert(
     output_dither: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     if len(x) > 1:
-        # A batch is a matrix product: torch's own, with the reference around it.
-        return reference.convert(x, weights, variance, c, divisor, dither, normals, output_dither)
+        return _convert_rows(x, weights, variance, c, divisor, dither, normals, output_dither)
     transposed = not weights.is_contiguous()
     y = x.new_empty(1, len(weights))
     s = variance
@@ -150,3 +253,7 @@ def convert(
 
 def _line(values: Tensor | None) -> Any:
     return _NO_LINE if values is None else values.numpy()[0]
+
+
+def _rows(values: Tensor | None) -> Any:
+    return _NO_ARRAY if values is None else values.numpy()

@@ -1,0 +1,85 @@
+"""torch's own convolution in place of patches, where nothing stands between image and array."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from mcatrain.nn.patches import Geometry
+from mcatrain.tile import Tile
+
+
+class NativeConvolution(torch.autograd.Function):
+    """The product of `ArrayProduct` on the patches of an image, without making the patches.
+
+    Read noise is independent at every position, so that an output has the variance conv(x^2, S);
+    what goes back to a pixel is the sum over positions, with the variance conv^T(d^2, S).
+    """
+
+    @staticmethod
+    def serves(tile: Tile) -> bool:
+        """Whether the tile's converters are ideal and nobody wants the patches themselves."""
+        p = tile.periphery
+        return p.forward.ideal and p.backward.ideal and tile.factors != "must"
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, chi: Tensor, tile: Tile, g: Geometry) -> Tensor:
+        now_s = tile.now_s
+        ctx.tile, ctx.geometry, ctx.channels = tile, g, image.shape[1]
+        g.output(image.shape[2], image.shape[3])  # raises for an image too small
+        weight, bias = _kernel(tile.synapse.weights(now_s), g, ctx.channels)
+        image = image.contiguous(memory_format=torch.channels_last)
+        y = conv2d(image, weight, bias, g.stride, 0, g.dilation)
+        variance = tile.synapse.read_variance(now_s)
+        if variance is not None:
+            spread, bias_spread = _kernel(variance, g, ctx.channels)
+            squares = conv2d(image.square(), spread, bias_spread, g.stride, 0, g.dilation)
+            y = y.addcmul_(_normal_like(tile, y), squares.sqrt_())
+        ctx.save_for_backward(image)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (image,) = ctx.saved_tensors
+        tile: Tile = ctx.tile
+        g: Geometry = ctx.geometry
+        d = grads[0].contiguous(memory_format=torch.channels_last)
+        weight, bias = _kernel(tile.synapse.weights(tile.now_s), g, ctx.channels)
+        wanted = [ctx.needs_input_grad[0], tile.chi.requires_grad, False]
+        dx, dw, _ = _transposed(d, image, weight, g, wanted)
+        if dx is not None:
+            variance = tile.synapse.read_variance(tile.now_s)
+            if variance is not None:
+                spread, _ = _kernel(variance, g, ctx.channels)
+                squares, _, _ = _transposed(d.square(), image, spread, g, [True, False, False])
+                dx = dx.addcmul_(_normal_like(tile, dx), squares.clamp_(min=0).sqrt_())
+        if dw is None:
+            return dx, None, None, None
+        tile.examples += len(image)
+        gradient = torch.empty_like(tile.chi)
+        fan_in = dw[0].numel()
+        gradient[:, :fan_in] = dw.permute(0, 2, 3, 1).reshape(len(dw), fan_in)
+        if bias is not None:
+            gradient[:, fan_in] = d.sum((0, 2, 3))
+        return dx, gradient, None, None
+
+
+def _kernel(rows: Tensor, g: Geometry, channels: int) -> tuple[Tensor, Tensor | None]:
+    """Return the rows (out, k k in [+ 1]) of an array as a channels-last kernel and the bias."""
+    fan_in = g.kernel[0] * g.kernel[1] * channels
+    kernel = rows[:, :fan_in].reshape(len(rows), *g.kernel, channels).permute(0, 3, 1, 2)
+    return kernel, rows[:, fan_in].contiguous() if rows.shape[1] > fan_in else None
+
+
+def _transposed(d: Tensor, image: Tensor, weight: Tensor, g: Geometry, wanted: list[bool]) -> Any:
+    return torch.ops.aten.convolution_backward(
+        d, image, weight, None, g.stride, (0, 0), g.dilation, False, (0, 0), 1, wanted
+    )
+
+
+def _normal_like(tile: Tile, y: Tensor) -> Tensor:
+    n, channels, height, width = y.shape
+    return tile.chance.normal(n, height, width, channels).permute(0, 3, 1, 2)
