@@ -2,6 +2,7 @@
 
 from devicemodels.errors import InputError
 from devicemodels.library import NONIDEALITIES, DeviceModel, available, load
+from devicemodels.model import parse_changes
 from devicemodels.pulses import PulseEvents
 from devicemodels.state import Chance
 from devicemodels.synapses.base import Synapse
@@ -15,4 +16,5 @@ __all__ = [
     "Synapse",
     "available",
     "load",
+    "parse_changes",
 ]

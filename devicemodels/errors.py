@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class InputError(ValueError):
@@ -16,3 +16,10 @@ def closest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"{hint}known: {', '.join(known)}"
+
+
+def reject_unknown(given: Iterable[str], known: Collection[str], where: str, what: str) -> None:
+    """Raise InputError for the first name in ``given`` that is not ``known``."""
+    for name in given:
+        if name not in known:
+            raise InputError(f"{where}: unknown {what} {name!r}: {closest(name, known)}")

@@ -12,6 +12,11 @@ from devicemodels.errors import InputError
 STATUSES = ("verified", "recalled", "assumed", "fitted", "exact")
 
 
+def is_number(value: Any) -> bool:
+    """Return whether ``value`` is an int or a float; a bool is not a number here."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def quantity(unit: str, low: float, high: float, about: str, whole: bool = False) -> Any:
     """Declare a dataclass field: its unit, the values physics allows [low, high], its meaning.
 

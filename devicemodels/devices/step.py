@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from devicemodels import kernels
+from devicemodels.errors import InputError
 from devicemodels.quantities import Parameters, quantity
 from devicemodels.state import Chance, StateModule
 
@@ -147,6 +148,34 @@ class StepArray(StateModule):
     def write(self, weight: Tensor) -> None:
         """Set the states to ``weight`` (size,), clipped to each device's bounds."""
         self.weight.copy_(weight).clamp_(self.lower, self.upper)
+
+    def symmetry_point(self) -> Tensor:
+        """Return where the mean up and down steps of each device are equal, (size,) float32.
+
+        There alternating pulses settle and balanced ones have no mean effect (Kim et al.,
+        arXiv:1907.10228, 2019). Soft bounds: (up - down) / (up / upper - down / lower) with the
+        device's own steps and bounds. A device with the larger step on one side over its whole
+        range settles at that bound, which is returned.
+        Raises InputError if the steps do not come closer towards the bounds.
+        """
+        low, high = self.lower.double(), self.upper.double()
+        if not (self._excess(low) > self._excess(high)).any():
+            raise InputError(
+                f"{self.physics.kind} steps of these constants have no symmetry point: up and "
+                "down step do not change places with the state; take a soft-bounds model"
+            )
+        for _ in range(30):  # halvings of the range: beyond float32
+            middle = (low + high) / 2
+            rises = self._excess(middle) > 0
+            low, high = torch.where(rises, middle, low), torch.where(rises, high, middle)
+        return middle.float()
+
+    def _excess(self, w: Tensor) -> Tensor:
+        """Return the mean up step less the mean down step at the states ``w``."""
+        high, low = self.upper.double(), self.lower.double()
+        up = torch.ones_like(w, dtype=torch.bool)
+        rise = self.step_up * self.physics.scale(w, up, high, low)
+        return rise - self.step_down * self.physics.scale(w, ~up, high, low)
 
     def pulse(self, index: Tensor, count: Tensor) -> None:
         """Apply ``count`` (n,) signed pulses to the distinct devices ``index`` (n,)."""

@@ -20,12 +20,14 @@ class Synapse(StateModule):
 
     scalars: ClassVar = {"set_pulses": int, "reset_pulses": int, "refreshes": int}
     chance: Chance
+    set_pulses = 0
+    reset_pulses = 0
+    refreshes = 0
 
     def __init__(self, shape: tuple[int, int], chance: Chance) -> None:
         super().__init__()
         self.shape = shape
         self.chance = chance
-        self.set_pulses = self.reset_pulses = self.refreshes = 0
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Image sets for classification: digits (8x8, in scikit-learn) and MNIST (28x28, IDX files)."""
+"""Image sets for classification: digits (8x8), MNIST (28x28, IDX files), CIFAR-10 (3x32x32)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from devicemodels.errors import InputError, closest
+from mcatrain.data import cifar
 from mcatrain.data.fetch import REPLACE, Source, obtain, read
 
 #: LeCun et al., Proc. IEEE 86 (1998) 2278, doi:10.1109/5.726791.
@@ -77,17 +78,12 @@ def load_images(
     """
     if name not in _LOADERS:
         raise InputError(f"no image set {name!r}: {closest(name, _LOADERS)}")
-    if train_limit is not None and train_limit < 1:
-        raise InputError(f"--train-limit {train_limit}: give at least 1, or leave it out for all")
-    data = _LOADERS[name](data_dir, mirror)
-    if train_limit is None:
-        return data
+    check_limit(train_limit)
+    data = _LOADERS[name](data_dir, mirror, train_limit)
     size = len(data.train_y)
-    if train_limit > size:
-        raise InputError(
-            f"--train-limit {train_limit}: {name} has {size} training examples: give at most "
-            f"{size}, or leave it out for all"
-        )
+    if train_limit is None or train_limit == size:
+        return data
+    check_limit(train_limit, f"{name} has", size, "training examples")
     # clone: a view would keep the whole set in memory.
     return replace(
         data,
@@ -96,7 +92,23 @@ def load_images(
     )
 
 
-def _digits(data_dir: Path | str | None, mirror: str | None) -> Dataset:
+def check_limit(limit: int | None, owner: str = "", size: int | None = None, of: str = "") -> None:
+    """Check a train_limit. Raises InputError below 1, or above the ``size`` of what it limits.
+
+    owner, of: the words before and after the size, where one is given.
+    """
+    if limit is None:
+        return
+    if limit < 1:
+        raise InputError(f"--train-limit {limit}: give at least 1, or leave it out for all")
+    if size is not None and limit > size:
+        raise InputError(
+            f"--train-limit {limit}: {owner} {size} {of}: give at most {size}, or leave it out "
+            "for all"
+        )
+
+
+def _digits(data_dir: Path | str | None, mirror: str | None, limit: int | None) -> Dataset:
     """Split the 1,797 digits of scikit-learn into 1,437 for training and 360 for test.
 
     The split is one draw, stratified by class, with fixed seed: the set itself has none. Pixels
@@ -123,7 +135,7 @@ def _digits(data_dir: Path | str | None, mirror: str | None) -> Dataset:
     )
 
 
-def _mnist(data_dir: Path | str | None, mirror: str | None) -> Dataset:
+def _mnist(data_dir: Path | str | None, mirror: str | None, limit: int | None) -> Dataset:
     """Read the four IDX files of MNIST: 60,000 training and 10,000 test images, pixels 0..255."""
     parts: list[tuple[Tensor, Tensor]] = []
     for part in ("train", "t10k"):
@@ -136,10 +148,19 @@ def _mnist(data_dir: Path | str | None, mirror: str | None) -> Dataset:
     return Dataset("mnist", *train, *test, _CLASSES, (1, _MNIST_SIDE, _MNIST_SIDE))
 
 
-#: Image sets by name.
-_LOADERS: dict[str, Callable[[Path | str | None, str | None], Dataset]] = {
+def _cifar10(data_dir: Path | str | None, mirror: str | None, limit: int | None) -> Dataset:
+    """Read CIFAR-10: 50,000 training, or ``limit`` of them, and 10,000 test images."""
+    size = cifar.train_size()
+    check_limit(limit, "cifar10 has", size, "training examples")
+    parts = cifar.read_cifar10(data_dir, mirror, limit or size)
+    return Dataset("cifar10", *parts, cifar.CLASSES, cifar.SHAPE)
+
+
+#: Image sets by name. A loader may leave the limit to load_images; it is for large sets.
+_LOADERS: dict[str, Callable[[Path | str | None, str | None, int | None], Dataset]] = {
     "digits": _digits,
     "mnist": _mnist,
+    "cifar10": _cifar10,
 }
 IMAGE_SETS = tuple(_LOADERS)
 

@@ -2,10 +2,12 @@
 
 import gzip
 import hashlib
+import io
 import logging
 import lzma
 import math
 import struct
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,11 +15,10 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pooch
 import pytest
 
 from devicemodels.errors import InputError
-from mcatrain.data import images, load_images
+from mcatrain.data import cifar, images, load_images, load_text, text
 from mcatrain.data.fetch import Source, download, locate, obtain, read
 
 CONTENT = b"some pixels" * 50
@@ -61,15 +62,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path / "www")
     yield site
     site.stop()
-
-
-@pytest.fixture(autouse=True)
-def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the user's cache, environment and proxy out of every test."""
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
-    monkeypatch.delenv("MCATRAIN_DATA", raising=False)
-    monkeypatch.delenv("MCATRAIN_MIRROR", raising=False)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
 def tiny(*mirrors: str, sha256: str = "") -> Source:
@@ -222,3 +214,121 @@ def test_mnist_from_a_mirror(site: Site, monkeypatch: pytest.MonkeyPatch) -> Non
     assert data.train_x.shape == (3, 784)
     site.stop()
     assert load_images("mnist", train_limit=2).train_y.tolist() == [0, 1]
+
+
+PARTS = {"one.bin": b"first" * 99, "two.bin": b"second" * 99}
+
+
+def packed(*members: tuple[str, bytes]) -> bytes:
+    """Return a .tar.gz of these files, a folder and links of tempting names."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for name, kind in (("set", tarfile.DIRTYPE), ("set/two.bin", tarfile.SYMTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/hostname"
+            tar.addfile(info)
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def archived(site: Site, content: bytes) -> Source:
+    (site.folder / "tiny" / "all.tar.gz").write_bytes(content)
+    known = {name: hashlib.sha256(part).hexdigest() for name, part in PARTS.items()}
+    return Source("tiny", (f"{site.url}/tiny",), "", known, archive="all.tar.gz")
+
+
+def test_archive_is_fetched_once_and_unpacked_by_name(tmp_path: Path, site: Site) -> None:
+    tempting = ("../../escaped.bin", b"x"), ("/tmp/../set/one.bin", PARTS["one.bin"])
+    source = archived(site, packed(*tempting, ("set/two.bin", PARTS["two.bin"])))
+    for name, content in PARTS.items():
+        path = obtain(source, name)
+        assert path == tmp_path / "cache" / "mcatrain" / "tiny" / name
+        assert path.read_bytes() == content
+    assert sorted(file.name for file in path.parent.iterdir()) == sorted(PARTS)
+    assert not list(tmp_path.rglob("escaped*"))
+    assert site.asked == ["/tiny/all.tar.gz"]
+
+
+GOOD = packed(*PARTS.items())
+BAD_ARCHIVES = {
+    "not gz": (b"<html>", "a damaged .tar.gz"),
+    "cut short": (GOOD[:-20], "a damaged .tar.gz"),
+    "changed": (flipped(GOOD, len(GOOD) // 2), "a damaged .tar.gz"),
+    "incomplete": (packed(("one.bin", PARTS["one.bin"])), "two.bin is not in it"),
+    "other content": (packed(*PARTS.items(), ("one.bin", b"other")), "its sha256 is not that"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARCHIVES)
+def test_bad_archive_leaves_nothing_behind(tmp_path: Path, site: Site, case: str) -> None:
+    content, problem = BAD_ARCHIVES[case]
+    source = archived(site, content)
+    refused(lambda: obtain(source, "one.bin"), "one.bin", f"{site.url}/tiny/all.tar.gz", problem)
+    assert list((tmp_path / "cache" / "mcatrain" / "tiny").iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", MODES)
+def test_mirror_has_single_files_in_any_form(site: Site, suffix: str) -> None:
+    source = archived(site, b"")
+    (site.folder / "tiny" / f"one.bin{suffix}").write_bytes(MODES[suffix](PARTS["one.bin"]))
+    path = obtain(source, "one.bin", mirror=site.url)
+    assert path.name == "one.bin"
+    assert path.read_bytes() == PARTS["one.bin"]
+    assert site.asked[-1] == f"/tiny/one.bin{suffix}"
+
+
+def test_damaged_form_on_a_mirror_is_refused(tmp_path: Path, site: Site) -> None:
+    source = archived(site, b"")
+    (site.folder / "tiny" / "one.bin.gz").write_bytes(b"no stream")
+    get = partial(obtain, source, "one.bin", None, site.url)
+    refused(get, "HTTP status 404", "one.bin.gz: its gz stream is damaged")
+    assert list((tmp_path / "cache" / "mcatrain" / "tiny").iterdir()) == []
+    site.stop()
+    assert refused(get, "ConnectionError").count("ConnectionError") == 1
+
+
+def test_file_is_tidied_before_it_is_hashed(site: Site) -> None:
+    known = {"one.txt": hashlib.sha256(b"a b").hexdigest()}
+    source = Source("tiny", (f"{site.url}/tiny",), "", known, tidy=bytes.strip)
+    (site.folder / "tiny" / "one.txt").write_bytes(b" a b\n")
+    assert obtain(source, "one.txt").read_bytes() == b"a b"
+    site.stop()
+    assert obtain(source, "one.txt").read_bytes() == b"a b"
+
+
+def test_cifar10_from_its_archive(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = {name: bytes([at]) * 3073 for at, name in enumerate(cifar.CIFAR10.sha256)}
+    members = [(f"cifar-10-batches-bin/{name}", content) for name, content in batches.items()]
+    (site.folder / "cifar-10-binary.tar.gz").write_bytes(packed(*members))
+    monkeypatch.setattr(cifar, "_RECORDS", 1)
+    monkeypatch.setattr(cifar, "CIFAR10", replace(cifar.CIFAR10, mirrors=(site.url,)))
+    refused(lambda: load_images("cifar10"), "data_batch_1.bin", "its sha256 is not that")
+    known = {name: hashlib.sha256(content).hexdigest() for name, content in batches.items()}
+    monkeypatch.setattr(cifar, "CIFAR10", replace(cifar.CIFAR10, sha256=known))
+    data = load_images("cifar10")
+    assert data.train_y.tolist() == [0, 1, 2, 3, 4]
+    assert data.test_y.tolist() == [5]
+    assert site.asked == ["/cifar-10-binary.tar.gz"] * 2
+
+
+def test_texts_from_their_sites(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = bytes(range(32, 81)) + b"\n"
+    novel = bytes(range(32, 117)) * 2 + b"\nEnd."  # the line end counts twice: 87 characters
+    files = {"ptb.train.txt": every, "ptb.test.txt": b" a \n", "warpeace_input.txt": novel + b"\n"}
+    known = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    known["warpeace_input.txt"] = hashlib.sha256(novel.replace(b"\n", b"\r\n")).hexdigest()
+    for name, content in files.items():
+        (site.folder / name).write_bytes(content)
+    for name, size in (("_PTB_CHARACTERS", 50), ("_WARPEACE_TRAIN", 170), ("_WARPEACE_TEST", 6)):
+        monkeypatch.setattr(text, name, size)
+    for name in ("PTB", "WARPEACE"):
+        source = replace(getattr(text, name), mirrors=(site.url,), sha256=known)
+        monkeypatch.setattr(text, name, source)
+    files["ptb.test.txt"] = b"a\n"
+    ptb, warpeace = load_text("ptb"), load_text("warpeace")
+    assert ptb.decode(ptb.test) == "a\n"
+    assert warpeace.decode(warpeace.test) == "\r\nEnd."
+    assert site.asked == ["/ptb.train.txt", "/ptb.test.txt", "/warpeace_input.txt"]

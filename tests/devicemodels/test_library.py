@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from devicemodels import Chance, InputError, available, load
+from devicemodels import Chance, InputError, available, load, parse_changes
+from devicemodels.devices.pcm import PCMParameters
+from devicemodels.devices.step import SoftBoundsParameters
 from devicemodels.library import DEVICE_TYPES
 from devicemodels.quantities import STATUSES
 
@@ -211,3 +213,79 @@ def test_pair_options_of_other_devices_are_refused() -> None:
 def test_an_impossible_beta_is_refused() -> None:
     with pytest.raises(InputError, match="beta"):
         load("nandakumar2018").build((2, 2), Chance(1, "layer"), beta=math.nan)
+
+
+# --- changed constants ----------------------------------------------------------------------
+
+
+def test_vary_changes_the_named_constants_only() -> None:
+    model = load("gokmen2016")
+    varied = model.vary(dw_min_dtod=0, up_down_dtod=0.06)
+    before, after = vars(model.device), vars(varied.device)
+    assert after == before | {"dw_min_dtod": 0.0, "up_down_dtod": 0.06}
+    assert type(after["dw_min_dtod"]) is float
+    assert model.device == load("gokmen2016").device
+    assert (varied.quantities, varied.text) == (model.quantities, model.text)
+    assert model.vary() is model
+
+
+def test_vary_reaches_the_device_and_the_pair() -> None:
+    varied = load("nandakumar2018").vary(m3=0.0, c3=0.0, beta=4.0)
+    assert isinstance(varied.device, PCMParameters)
+    assert not varied.device.reads_noisily
+    assert varied.synapse is not None
+    assert varied.synapse.beta == 4.0
+    assert varied.build((2, 2), Chance(1, "layer")).granularity == pytest.approx(0.77 / 4)
+    off = varied.without("drift").device
+    assert isinstance(off, PCMParameters)
+    assert (off.m3, off.nu_mean) == (0.0, 0.0)
+
+
+def test_vary_may_leave_the_range_of_the_file_but_not_physics() -> None:
+    assert load("gokmen2016").vary(up_down_dtod=0.9).device != load("gokmen2016").device
+    with pytest.raises(InputError, match=r"'gokmen2016': up_down_dtod = 1\.5 .*0 to 1"):
+        load("gokmen2016").vary(up_down_dtod=1.5)
+    with pytest.raises(InputError, match=r"'nandakumar2018': g_min = 13"):
+        load("nandakumar2018").vary(g_min=13.0)
+    with pytest.raises(InputError, match=r"refresh_pulses.*whole"):
+        load("nandakumar2018").vary(refresh_pulses=2.5)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, "0.1", None, True, 10**400])
+def test_vary_refuses_what_is_no_value(value: object) -> None:
+    with pytest.raises(InputError, match="dw_min"):
+        load("gokmen2016").vary(dw_min=value)  # type: ignore[arg-type]
+
+
+def test_vary_suggests_the_nearest_constant() -> None:
+    with pytest.raises(InputError, match=r"'dw_mni'.*did you mean 'dw_min'") as caught:
+        load("gokmen2016").vary(dw_mni=0.1)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="beta"):
+        load("gokmen2016").vary(beta=8.0)
+
+
+def test_parse_changes() -> None:
+    assert parse_changes("dw_min_dtod=0,up_down_dtod=0.02") == {
+        "dw_min_dtod": 0.0,
+        "up_down_dtod": 0.02,
+    }
+    assert parse_changes(" m1 = -1e-3 ") == {"m1": -0.001}
+    assert parse_changes("") == parse_changes("  ") == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["dw_min", "dw_min=", "=3", "dw_min=0.1,", ",", "dw_min=x", "a=1=2", "a=1,a=2", "a 1"]
+)
+def test_malformed_changes_are_refused(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_changes(text)
+    assert repr(text) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_soft_bounds_model_says_that_nobody_measured_it() -> None:
+    model = load("softbounds")
+    assert isinstance(model.device, SoftBoundsParameters)
+    assert {q.status for q in model.quantities} == {"assumed"}
+    assert "not a device anyone measured" in model.note

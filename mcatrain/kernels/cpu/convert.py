@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _NO_LINE = np.empty(0, dtype=np.float32)
 _NO_ARRAY = np.empty((0, 0), dtype=np.float32)
+#: Numbers of a part of a batch: 1 MiB of float32.
+_CHUNK = 2**18
 _FIRST = torch.zeros(1, dtype=torch.int64)
 
 
@@ -202,26 +204,41 @@ def _convert_rows(
     normals: Tensor | None,
     output_dither: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """A batch: torch's matrix products between two passes over inputs and outputs."""
+    """A batch: torch's matrix products between two passes over inputs and outputs.
+
+    Some rows at a time, so that what is between the passes stays in the cache.
+    """
     drive = bool(c.input_levels) or c.noise_management or divisor != 1.0
-    scale = np.full(len(x), divisor, dtype=np.float32)
-    line, squares = x, None
-    if drive:
-        line = torch.empty(x.shape)
-        squares = None if variance is None else torch.empty(x.shape)
-        _drive_rows(
-            x.contiguous().numpy(), c.input_levels, c.noise_management, np.float32(divisor),
-            _rows(dither), line.numpy(), _rows(squares), scale,
+    n = len(x)
+    x = x.contiguous()
+    y = torch.empty(n, len(weights))
+    scale = np.full(n, divisor, dtype=np.float32)
+    hits = np.empty(n, dtype=np.int64)
+    chunk = max(_CHUNK // max(x.shape[1], len(weights)), 1)
+    line = torch.empty(min(chunk, n), x.shape[1]) if drive else x
+    squares = torch.empty_like(line[:chunk]) if variance is not None else None
+    spread = torch.empty(min(chunk, n), len(weights)) if variance is not None else None
+    total = 0
+    for start in range(0, n, chunk):
+        part = slice(start, min(start + chunk, n))
+        size = part.stop - part.start
+        xs, ys = x[part], y[part]
+        if drive:
+            _drive_rows(
+                xs.numpy(), c.input_levels, c.noise_management, np.float32(divisor),
+                _rows(dither, part), line.numpy(), _rows(squares), scale[part],
+            )  # fmt: skip
+            xs = line[:size]
+        torch.mm(xs, weights.T, out=ys)
+        if squares is not None and spread is not None and variance is not None:
+            if not drive:
+                torch.square(xs, out=squares[:size])
+            torch.mm(squares[:size], variance.T, out=spread[:size])
+        total += _sense_rows(
+            ys.numpy(), _rows(spread), _rows(normals, part), np.float32(c.output_noise),
+            c.output_levels, np.float32(c.output_bound), _rows(output_dither, part),
+            scale[part], hits[part],
         )  # fmt: skip
-    y = line @ weights.T
-    spread = None
-    if variance is not None:
-        spread = (line.square() if squares is None else squares) @ variance.T
-    hits = np.empty(len(x), dtype=np.int64)
-    total = _sense_rows(
-        y.numpy(), _rows(spread), _rows(normals), np.float32(c.output_noise), c.output_levels,
-        np.float32(c.output_bound), _rows(output_dither), scale, hits,
-    )  # fmt: skip
     return y, torch.from_numpy(hits).nonzero().squeeze(1) if total else None
 
 
@@ -255,5 +272,5 @@ def _line(values: Tensor | None) -> Any:
     return _NO_LINE if values is None else values.numpy()[0]
 
 
-def _rows(values: Tensor | None) -> Any:
-    return _NO_ARRAY if values is None else values.numpy()
+def _rows(values: Tensor | None, part: slice = slice(None)) -> Any:
+    return _NO_ARRAY if values is None else values[part].numpy()
