@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _train(command: list[str]) -> int:
     from mcatrain.report import build_report
+    from mcatrain.report.summary import in_words
     from mcatrain.run.config import TrainConfig
     from mcatrain.run.loop import train
 
@@ -57,7 +58,9 @@ def _train(command: list[str]) -> int:
     result = train(config, command)
     for remark in result["remarks"]:
         print(remark)
-    print(f"test accuracy {result['metrics']['test_accuracy']:.2%}")
+    print(in_words(result["metrics"]))
+    if (written := Path(config.out) / "sample.txt").exists() and config.sample:
+        print(written.read_text(encoding="utf-8"))
     print(f"report: {build_report(Path(config.out))}")
     return 0
 
@@ -68,6 +71,7 @@ def _interrupt(*_: object) -> None:
 
 def _compare(command: list[str]) -> int:
     from mcatrain.report import build_report
+    from mcatrain.report.summary import in_words
     from mcatrain.run.compare import CompareConfig, compare
 
     signal.signal(signal.SIGTERM, _interrupt)  # a comparison of several processes ends as a whole
@@ -75,8 +79,7 @@ def _compare(command: list[str]) -> int:
     body = compare(config, command)
     for entry in body["entries"]:
         name = entry["rule"] + (f"@{entry['device_model']}" if entry["device_model"] else "")
-        accuracy = entry["metrics"]["test_accuracy"]
-        print(f"{name:24} seed {entry['seed']}  test accuracy {accuracy:.2%}")
+        print(f"{name:24} seed {entry['seed']}  {in_words(entry['metrics'])}")
     print(f"report: {build_report(Path(config.out))}")
     return 0
 

@@ -113,6 +113,19 @@ def main_metric(groups: list[Group]) -> Metric:
     return METRICS[0]
 
 
+def in_words(metrics: dict[str, Any]) -> str:
+    """Return the metric that a run is judged by, with its name, in one line."""
+    for metric in METRICS:
+        if metric.key in metrics:
+            value = number(metrics[metric.key])
+            if value is None:
+                return f"{metric.name}: not a number"
+            if metric.unit == "%":
+                return f"{metric.name} {value:.2%}"
+            return f"{metric.name} {value:.4f} {metric.unit}".rstrip()
+    return "nothing was measured"
+
+
 def decimal(value: float | None, digits: int = 2) -> str:
     """Write a number with a true minus sign; an em dash if there is none."""
     if value is None or not math.isfinite(value):

@@ -14,29 +14,26 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from devicemodels.errors import InputError
+from mcatrain.run.writing import write_text
+from mcatrain.tasks.base import Task
 
 _POINTER = "checkpoint.json"
-_FORMAT = 1
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a kill, finds the old text or the new, never a part."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+_FORMAT = 2
 
 
 def save(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: dict[str, Any],
+    task: Task,
 ) -> None:
-    """Save model, optimizer, torch's own random state and ``progress`` (JSON values).
+    """Save model, optimizer, task, torch's own random state and ``progress`` (JSON values).
 
     The tensors get a file of their own name; the pointer file, replaced last, decides.
     """
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    tensors |= {f"task.{key}": value for key, value in task.state().items()}
     tensors["rng.cpu"] = torch.get_rng_state()
     state = optimizer.state_dict()
     plain: dict[str, dict[str, Any]] = {}
@@ -60,6 +57,7 @@ def save(
         "groups": state["param_groups"],
         "state": plain,
         "progress": progress,
+        "facts": task.facts(),
     }
     write_text(folder / _POINTER, json.dumps(body))
     for old in folder.glob("checkpoint-*.safetensors"):
@@ -68,12 +66,17 @@ def save(
 
 
 def load(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, wanted: Collection[str] = ()
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    wanted: Collection[str],
+    task: Task,
 ) -> dict[str, Any] | None:
     """Restore what `save` saved; return its progress, or None when there is no checkpoint.
 
     wanted: the keys that its progress must have.
-    Raises InputError for a damaged checkpoint and for one of another model.
+    Raises InputError for a damaged checkpoint, for one of another model, and for one of a task
+    whose facts (say, a vocabulary) have changed.
     """
     pointer = folder / _POINTER
     if not pointer.exists():
@@ -87,6 +90,7 @@ def load(
             )
         tensors = load_file(folder / body["tensors"])
         progress, groups, plain = body["progress"], body["groups"], body["state"]
+        facts = dict(body["facts"])
         if missing := set(wanted) - progress.keys():
             raise KeyError(*missing)
         kinds = [sorted(group) for group in groups]
@@ -100,6 +104,12 @@ def load(
             f"{pointer}: the checkpoint is damaged ({error}): restore it from a copy, or start "
             "anew in another --out"
         ) from None
+    for name, value in task.facts().items():
+        if facts.get(name) != value:
+            raise InputError(
+                f"{pointer}: the run was made with another {name.replace('_', ' ')}: the data or "
+                "the program changed since; restore it, or choose another --out"
+            )
     _load_model(pointer, model, tensors)
     if kinds != [sorted(group) for group in optimizer.param_groups]:
         raise InputError(
@@ -111,6 +121,7 @@ def load(
             index, name = key.removeprefix("optimizer.").split(".", 1)
             entries.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    task.restore({k.removeprefix("task."): v for k, v in tensors.items() if k.startswith("task.")})
     torch.set_rng_state(tensors["rng.cpu"])
     return progress
 

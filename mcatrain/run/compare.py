@@ -11,15 +11,16 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from devicemodels.errors import InputError, closest
-from mcatrain.run.config import Options, TrainConfig
+from mcatrain.run.config import TrainConfig
 from mcatrain.run.folder import write_json
 from mcatrain.run.loop import train
+from mcatrain.run.options import Options, shared
 
 _RULES = ("fp32", "mca", "rpu")
 
@@ -79,15 +80,15 @@ class CompareConfig(Options):
             raise InputError(
                 f"--rules {text!r}: {closest(rule, _RULES)}; RULE@DEVICE_MODEL for mca and rpu"
             )
-        shared = {item.name: getattr(self, item.name) for item in fields(Options)}
-        shared["device_model"] = device_model or self.device_model
+        options = shared(self)
+        options["device_model"] = device_model or self.device_model
         if rule == "rpu":
-            shared["base_optimizer"] = "sgd"
+            options["base_optimizer"] = "sgd"
             if self.rpu_lr is not None:
-                shared["lr"] = self.rpu_lr
-        name = rule if rule == "fp32" else f"{rule}@{Path(shared['device_model']).stem}"
+                options["lr"] = self.rpu_lr
+        name = rule if rule == "fp32" else f"{rule}@{Path(options['device_model']).stem}"
         out = str(Path(self.out) / "runs" / f"{name}-seed{seed}")
-        return TrainConfig(**shared, rule=rule, seed=seed, out=out, resume=True)  # type: ignore[arg-type]
+        return TrainConfig(**options, rule=rule, seed=seed, out=out, resume=True)  # type: ignore[arg-type]
 
 
 def compare(config: CompareConfig, command: list[str]) -> dict[str, Any]:

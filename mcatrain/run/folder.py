@@ -10,8 +10,8 @@ import tomli_w
 
 import devicemodels
 from devicemodels.errors import InputError
-from mcatrain.run.checkpoint import write_text
 from mcatrain.run.config import TrainConfig, read_config
+from mcatrain.run.writing import write_text
 
 _MEND = "restore it from a copy, or start anew in another --out"
 

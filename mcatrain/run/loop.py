@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import mcatrain
 from devicemodels.errors import InputError
@@ -25,7 +25,7 @@ from mcatrain.run.folder import Metrics, open_run, read_result, write_json
 from mcatrain.run.progress import Progress
 from mcatrain.run.rules import prepare
 from mcatrain.run.summary import counts, histograms, remarks
-from mcatrain.tasks.mlp import MLPTask
+from mcatrain.tasks import Task, make_task
 from mcatrain.tile import tiles
 
 
@@ -40,15 +40,19 @@ def train(config: TrainConfig, command: list[str] | None = None) -> dict[str, An
     """
     device = _device(config)
     torch.set_num_threads(config.threads)
-    task = MLPTask(config, device)  # bad data must not leave a folder behind
+    task = make_task(config, device)  # bad data must not leave a folder behind
     folder = open_run(config)
     done = folder / "result.json"
-    if done.exists():
+    if done.exists() and not config.sample:
         return read_result(done)
     torch.manual_seed(derive_seed(config.seed, "torch"))
     model, optimizer = prepare(config, task.model())
     model.to(device)
-    return _Run(config, task, folder, model, optimizer, command or sys.argv).finish()
+    run = _Run(config, task, folder, model, optimizer, command or sys.argv)
+    result = read_result(done) if done.exists() else run.finish()
+    if config.sample:
+        run.show()
+    return result
 
 
 def _device(config: TrainConfig) -> torch.device:
@@ -66,7 +70,7 @@ class _Run:
     def __init__(
         self,
         config: TrainConfig,
-        task: MLPTask,
+        task: Task,
         folder: Path,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
@@ -75,7 +79,7 @@ class _Run:
         self.config, self.task, self.folder, self.command = config, task, folder, command
         self.model, self.optimizer = model, optimizer
         start = {"epoch": 0, "at": 0, "step": 0, "loss_sum": 0.0, "seconds": 0.0, "evaluations": 0}
-        progress = checkpoint.load(folder, model, optimizer, start.keys()) or start
+        progress = checkpoint.load(folder, model, optimizer, start.keys(), task) or start
         self.epoch, self.at, self.step = (int(progress[key]) for key in ("epoch", "at", "step"))
         self.loss_sum, self.seconds = float(progress["loss_sum"]), float(progress["seconds"])
         self.metrics = Metrics(folder, int(progress["evaluations"]))
@@ -90,7 +94,7 @@ class _Run:
             "seconds": self.seconds,
             "evaluations": len(self.metrics.rows),
         }
-        checkpoint.save(self.folder, self.model, self.optimizer, progress)
+        checkpoint.save(self.folder, self.model, self.optimizer, progress, self.task)
 
     def finish(self) -> dict[str, Any]:
         """Train what is left, then write the result."""
@@ -110,15 +114,16 @@ class _Run:
         shuffle = torch.Generator().manual_seed(
             derive_seed(config.seed, f"order of epoch {self.epoch}")
         )
-        xs, ys = self.task.epoch(torch.randperm(self.task.examples, generator=shuffle))
+        held = self.task.state()
+        self.task.start_epoch(shuffle)
+        if self.at:  # in the middle of an epoch
+            self.task.restore(held)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * self._lr_factor()
         self.model.train()
         started = saved = shown = time.perf_counter()
-        while self.at < len(xs):
-            part = slice(self.at, self.at + config.batch_size)
-            loss_value = self._train_on(xs[part], ys[part])
-            examples = min(config.batch_size, len(xs) - self.at)
+        while self.at < self.task.examples:
+            loss_value, examples = self._train_on()
             self.loss_sum += loss_value * examples
             self.at += examples
             self.step += 1
@@ -140,21 +145,14 @@ class _Run:
         self.seconds += time.perf_counter() - started
         self._evaluate(bar)
 
-    def _train_on(self, x: Tensor, y: Tensor) -> float:
-        """One step on the examples x, y; return the loss."""
-        loss = self.task.loss(self.model(x), y)
-        value = loss.item()
+    def _train_on(self) -> tuple[float, int]:
+        """One step; return the loss and the number of examples."""
         try:
-            if not math.isfinite(value):
-                raise InputError("the loss is not finite: lower the learning rate")
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+            return self.task.train_on(self.model, self.optimizer, self.at)
         except InputError as error:
             raise InputError(
                 f"step {self.step + 1}: {error} (--lr); the last checkpoint is in {self.folder}"
             ) from None
-        return value
 
     def _lr_factor(self) -> float:
         if self.config.lr_schedule == "constant":
@@ -170,11 +168,9 @@ class _Run:
 
     def _evaluate(self, bar: Progress) -> None:
         """Close an epoch: evaluate on streams of chance of its own, log, checkpoint."""
-        self.model.eval()
-        with ExitStack() as streams:
-            for tile in tiles(self.model).values():
-                streams.enter_context(tile.chance.fork(f"evaluation at step {self.step}"))
+        with self._apart("evaluation"):
             found = self.task.evaluate(self.model)
+        self.show()
         # JSON knows no infinity: what has overflowed is written as null.
         measured = {key: value if math.isfinite(value) else None for key, value in found.items()}
         self.epoch += 1
@@ -188,13 +184,29 @@ class _Run:
         }
         self.at, self.loss_sum = 0, 0.0
         self.metrics.append(row)
-        bar.show(accuracy=f"{measured['test_accuracy']:.2%}")
+        name = self.task.metric
+        bar.show(**{name: "none" if measured[name] is None else f"{measured[name]:.4g}"})
         self.save()
+
+    def show(self) -> None:
+        """Have the task write what its model makes: images, text."""
+        with self._apart("show"):
+            self.task.show(self.model, self.folder)
+
+    @contextmanager
+    def _apart(self, purpose: str) -> Iterator[None]:
+        """Look at the model without shifting the random numbers of training."""
+        self.model.eval()
+        with ExitStack() as streams:
+            for tile in tiles(self.model).values():
+                streams.enter_context(tile.chance.fork(f"{purpose} at step {self.step}"))
+            yield
 
     def _result(self) -> dict[str, Any]:
         config, last = self.config, self.metrics.rows[-1]
-        measured = {key: last[key] for key in ("train_loss", "test_loss", "test_accuracy")}
-        accuracies = [row["test_accuracy"] for row in self.metrics.rows]
+        metric = self.task.metric
+        measured = {key: last[key] for key in ("train_loss", "test_loss", metric)}
+        course = [row[metric] for row in self.metrics.rows]
         result = {
             "task": config.task,
             "rule": config.rule,
@@ -206,7 +218,7 @@ class _Run:
             **counts(self.model),
             "seconds": self.seconds,
             "examples": self.task.examples * config.epochs,
-            "remarks": remarks(self.model, accuracies, config.refresh_every),
+            "remarks": remarks(self.model, metric, course, config.refresh_every),
             "command": shlex.join(["mcatrain", *self.command[1:]]),
             "versions": {
                 "mcatrain": mcatrain.__version__,

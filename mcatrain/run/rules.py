@@ -28,12 +28,21 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
     base, extra = _BASE[config.base_optimizer]
     if config.rule == "fp32":
         return model, base(model.parameters(), lr=config.learning_rate, **extra)  # type: ignore[call-arg]
+    device_model = config.load_device_model()
+    number = dict(config.devices)
+    shared = number.pop("", 1)
     model = convert(
         model,
-        config.load_device_model(),
+        device_model,
         seed=config.seed,
-        periphery=config.periphery_name,
+        periphery=config.rule_periphery,
         initial="devices",
+        # Devices that hold weights directly have no beta.
+        beta=config.layer_beta if device_model.synapse else None,
+        array_size=config.array_limit,
+        devices_per_weight=shared,
+        zero_shift=config.zero_shift,
+        overrides={layer: {"devices_per_weight": n} for layer, n in number.items()},
         seconds_per_example=config.seconds_per_example,
     )
     if config.rule == "mca":
@@ -43,7 +52,8 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
             lr=config.learning_rate,
             epsilon=config.epsilon,
             refresh_every=config.refresh_every,
-            factored=config.base_optimizer == "sgd",
+            # Factors save work where an example is one vector.
+            factored=config.task == "mlp" and config.base_optimizer == "sgd",
             **extra,
         )
     return model, RPU(
@@ -52,6 +62,6 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
         pulse_length=config.pulse_length,
         update_management=config.update_management,
         bl_management=config.bl_management,
-        sequential=config.sequential,
+        sequential={"default": None, "on": True, "off": False}[config.sequential],
         refresh_every=config.refresh_every,
     )

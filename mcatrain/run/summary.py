@@ -11,8 +11,14 @@ from devicemodels.synapses.pair import DifferentialPair
 from mcatrain.tile import tiles
 
 _BINS = 80
+#: Plain layers whose weights an array would hold.
+_MATRICES = (nn.Linear, nn.Conv2d, nn.LSTM)
 #: A run that ends this far below its best has collapsed.
 _COLLAPSE = 0.2
+#: ... and one below this has hardly begun.
+_POOR = 0.4
+#: ... and one whose bits per character or Fréchet distance end at this many times its best.
+_WORSE = 1.5
 
 
 def counts(model: nn.Module) -> dict[str, int]:
@@ -30,8 +36,9 @@ def histograms(model: nn.Module) -> dict[str, Any]:
         values |= {"weight": tile.synapse.weights(tile.now_s), "chi": tile.chi.detach()}
         layers[name.removesuffix(".tile")] = {k: _histogram(v) for k, v in values.items()}
     for name, module in model.named_modules():
-        if type(module) is nn.Linear:
-            layers[name] = {"weight": _histogram(module.weight.detach())}
+        for weight, values in module.named_parameters(prefix=name, recurse=False):
+            if isinstance(module, _MATRICES) and values.dim() > 1:
+                layers[weight] = {"weight": _histogram(values.detach())}
     return {"layers": layers}
 
 
@@ -44,27 +51,49 @@ def _histogram(values: Tensor) -> dict[str, list[float]]:
     return {"edges": edges.tolist(), "counts": [int(c) for c in counted.tolist()]}
 
 
-def remarks(model: nn.Module, accuracies: list[float], refresh_every: int) -> list[str]:
-    """Return what a reader of the report must not miss."""
-    if not accuracies or accuracies[-1] >= max(0.6, max(accuracies) - _COLLAPSE):
+def remarks(
+    model: nn.Module, metric: str, course: list[float | None], refresh_every: int
+) -> list[str]:
+    """Return what a reader of the report must not miss: a training that failed.
+
+    course: the metric at every evaluation.
+    """
+    said = _failure(metric, course)
+    if not said:
         return []
-    best = max(accuracies)
-    text = f"Training failed: it ended at {accuracies[-1]:.1%} test accuracy (best {best:.1%})."
-    pairs = [t for t in tiles(model).values() if isinstance(t.synapse, DifferentialPair)]
-    if pairs and not refresh_every:
-        share = _saturated(pairs)
-        text = (
-            f"Training collapsed without refresh: it ended at {accuracies[-1]:.1%} test accuracy "
-            f"(best {best:.1%}). {share:.1%} of the pairs have a device above the refresh "
-            "threshold: PCM conductance only grows, and what is saturated cannot be written."
-        )
-    return [text]
+    pairs = [t for t in tiles(model).values() if isinstance(_inner(t), DifferentialPair)]
+    if not (pairs and not refresh_every):
+        return [f"Training failed: {said}."]
+    return [
+        f"Training collapsed without refresh: {said}. {_saturated(pairs):.1%} of the pairs have a "
+        "device above the refresh threshold: PCM conductance only grows, and what is saturated "
+        "cannot be written."
+    ]
+
+
+def _failure(metric: str, course: list[float | None]) -> str:
+    """Say how a training failed by its course; '' if it did not."""
+    known = [value for value in course if value is not None]
+    if not known or course[-1] is None:
+        return "its last evaluation overflowed" if course else ""
+    last = known[-1]
+    if metric == "test_accuracy":
+        best = max(known)
+        failed = last < max(_POOR, best - _COLLAPSE)
+        return f"it ended at {last:.1%} test accuracy (best {best:.1%})" if failed else ""
+    best, name = min(known), metric.replace("_", " ")
+    return f"it ended at {last:.4g} {name} (best {best:.4g})" if last > _WORSE * best else ""
+
+
+def _inner(tile: Any) -> Any:
+    """Return the synapse whose devices are looked at: of several devices a weight, their array."""
+    return getattr(tile.synapse, "array", tile.synapse)
 
 
 def _saturated(pairs: list[Any]) -> float:
     high = total = 0
     for tile in pairs:
-        synapse = tile.synapse
+        synapse = _inner(tile)
         g = synapse.conductances(tile.now_s)
         high += int((torch.maximum(g["G+"], g["G-"]) > synapse.pair.refresh_above).sum())
         total += synapse.size

@@ -1,0 +1,314 @@
+"""The options of every run, checked on construction; the command line is made from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import devicemodels
+from devicemodels.errors import InputError, closest
+from mcatrain.clock import SECONDS_PER_EXAMPLE
+from mcatrain.periphery import Periphery, preset
+
+Rule = Literal["fp32", "mca", "rpu"]
+Switch = Literal["preset", "on", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """What a task takes when nothing else is said, and which data it works on."""
+
+    data: tuple[str, ...]
+    hidden: str
+    loss: str
+    batch_size: int
+    base_optimizer: str
+    beta: str
+
+
+_TASKS = {
+    "mlp": _Task(
+        data=("digits", "mnist", "cifar10"),
+        hidden="250",
+        loss="mse",
+        batch_size=1,
+        base_optimizer="sgd",
+        beta="file",
+    ),
+    "cnn": _Task(
+        data=("cifar10", "mnist", "digits"),
+        hidden="",
+        loss="cross-entropy",
+        batch_size=50,
+        base_optimizer="sgd",
+        beta="initial",
+    ),
+    "lstm": _Task(
+        data=("warpeace", "ptb"),
+        hidden="64,64",
+        loss="cross-entropy",
+        batch_size=32,
+        base_optimizer="sgd",
+        beta="initial",
+    ),
+    "gan": _Task(
+        data=("mnist", "digits"),
+        hidden="512,256",
+        loss="cross-entropy",
+        batch_size=100,
+        base_optimizer="momentum",
+        beta="initial",
+    ),
+}
+#: Periphery of a rule when none is named.
+_PERIPHERY = {"fp32": "ideal", "mca": "mca", "rpu": "rpu2016"}
+#: Learning rate by task, loss and base optimizer when none is given. mlp: mse with sgd is the
+#: experiment of Nandakumar et al. 2020, cross-entropy with sgd that of Gokmen & Vlasov 2016; the
+#: rest are customary starting points.
+_LR = {
+    ("mlp", "mse", "sgd"): 0.4,
+    ("mlp", "mse", "momentum"): 0.04,
+    ("mlp", "cross-entropy", "sgd"): 0.01,
+    ("mlp", "cross-entropy", "momentum"): 0.001,
+    ("cnn", "mse", "sgd"): 0.1,
+    ("cnn", "mse", "momentum"): 0.01,
+    ("cnn", "cross-entropy", "sgd"): 0.05,
+    ("cnn", "cross-entropy", "momentum"): 0.005,
+    ("lstm", "cross-entropy", "sgd"): 1.0,
+    ("lstm", "cross-entropy", "momentum"): 0.1,
+    ("gan", "cross-entropy", "sgd"): 0.1,
+    ("gan", "cross-entropy", "momentum"): 0.02,
+}
+_LR_ADAM = 0.001
+_LR_LIMIT = 3e37  # float32 ends at 3.4e38, and Adam divides by 0.1 at first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every run has, whether alone or in a comparison."""
+
+    task: Literal["mlp", "cnn", "lstm", "gan"] = "mlp"
+    """mlp: fully connected; cnn: convolutional; lstm: language model of characters; gan:
+    generator and discriminator of images."""
+    data: str = ""
+    """Data set: digits (ships with scikit-learn), mnist, cifar10; lstm: warpeace, ptb."""
+    data_dir: str = ""
+    """Folder of data sets (mnist/...); else MCATRAIN_DATA, else downloaded once."""
+    train_limit: int | None = None
+    """Use the first N training examples (lstm: characters)."""
+    device_model: str = "nandakumar2018"
+    """Device parameter file: a name from 'mcatrain devices' or a FILE.toml."""
+    without: str = ""
+    """PCM non-idealities to switch off: nonlinearity,history,write-noise,read-noise,drift."""
+    vary: str = ""
+    """Constants of the device model to change, e.g. dw_min_dtod=0,up_down_dtod=0.06."""
+    periphery: str = ""
+    """Converters: mca, rpu2016 or ideal; default mca for MCA, rpu2016 for RPU."""
+    input_bits: int | None = None
+    """Bits of the DACs, forward and backward, if not the periphery's; 0 for ideal ones."""
+    input_rounding: Literal["preset", "nearest", "stochastic"] = "preset"
+    """Rounding of the DACs."""
+    noise_management: Switch = "preset"
+    """NM, forward and backward: inputs are scaled by their largest."""
+    bound_management: Switch = "preset"
+    """BM, forward and backward: an output at its bound halves the inputs and is read again."""
+    beta: str = ""
+    """PCM pairs: conductance of a weight of 1 [uS], 'file' for the device model's, 'initial' for
+    fabricated devices that spread as the layer's own initial weights; default file for mlp."""
+    array_size: str = ""
+    """Largest array, ROWSxCOLUMNS; larger layers are split."""
+    devices_per_weight: str = "1"
+    """Devices a weight: N for all layers, or LAYER=N,... such as conv2=13."""
+    zero_shift: int = 0
+    """Step devices: pulse pairs of the symmetry-point measurement; 0 for none."""
+    hidden: str = ""
+    """Hidden layers, e.g. 256,128; default 250 (mlp), 64,64 (lstm), 512,256 (gan)."""
+    loss: Literal["", "mse", "cross-entropy"] = ""
+    """mse: half the summed square of a sigmoid output's error; cross-entropy: linear output;
+    default mse for mlp."""
+    dropout: float = 0.0
+    """lstm: share of non-recurrent connections dropped in training."""
+    sequence: int = 100
+    """lstm: characters in a sequence."""
+    epochs: int = 10
+    """Passes over the training set."""
+    batch_size: int = 0
+    """Examples a step (lstm: sequences); default 1 (mlp), 50 (cnn), 32 (lstm), 100 (gan)."""
+    lr: float | None = None
+    """Learning rate; default by task, loss and base optimizer (mlp, mse, sgd: 0.4)."""
+    lr_schedule: Literal["thirds", "constant"] = "thirds"
+    """thirds: halved at one and at two thirds of training."""
+    base_optimizer: Literal["", "sgd", "momentum", "adam"] = ""
+    """What trains chi (MCA) or the weights (fp32); default sgd, for gan momentum. RPU is plain
+    SGD."""
+    epsilon: float | None = None
+    """MCA: weight change that a pulse stands for; default the device's granularity."""
+    refresh_every: int = 100
+    """Examples between refreshes of saturated pairs; 0 for never."""
+    pulse_length: int = 10
+    """RPU: slots of a bit stream (BL), the most if --bl-management."""
+    update_management: bool = True
+    """RPU: balance the gains of the two streams (UM)."""
+    bl_management: bool = False
+    """RPU: as many slots as an example needs (BLM)."""
+    sequential: Literal["default", "on", "off"] = "default"
+    """RPU: examples pulse one after the other (on), or their pulses are summed first (off);
+    default on where an example is one vector, off for convolutions and sequences."""
+    seconds_per_example: float = SECONDS_PER_EXAMPLE
+    """Simulated time of a training example [s]."""
+    torch_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where tensors live; auto takes the CPU for batches under 32."""
+    threads: int = 1
+    """CPU threads of a run; it repeats bit for bit at the same number."""
+    checkpoint_every: float = 30.0
+    """Seconds between checkpoints within an epoch."""
+    sample: int = 0
+    """lstm: characters to write with the trained model, into sample.txt."""
+
+    def __post_init__(self) -> None:
+        own = _TASKS[self.task]
+        if not self.data:
+            object.__setattr__(self, "data", own.data[0])
+        if self.data not in own.data:
+            raise InputError(
+                f"--data {self.data!r}: task {self.task} works on {', '.join(own.data)}"
+            )
+        for name in ("hidden", "loss", "batch_size", "base_optimizer", "beta"):
+            if not getattr(self, name):
+                object.__setattr__(self, name, getattr(own, name))
+        self._check_numbers()
+        if self.task in ("lstm", "gan") and self.loss != "cross-entropy":
+            raise InputError(
+                f"--loss {self.loss}: task {self.task} has cross-entropy; leave it out"
+            )
+        if self.sample and self.task != "lstm":
+            raise InputError(f"--sample {self.sample}: only task lstm writes text; leave it out")
+        for name in ("hidden_layers", "array_limit", "devices", "layer_beta"):
+            getattr(self, name)  # raises for what cannot be read
+        self.converters("mca")
+        devicemodels.parse_changes(self.vary)
+        for name in self.switched_off:
+            if name not in devicemodels.NONIDEALITIES:
+                hint = closest(name, devicemodels.NONIDEALITIES)
+                raise InputError(f"--without {name!r}: {hint}")
+
+    def _check_numbers(self) -> None:
+        lowest = {"epochs": 1, "batch_size": 1, "refresh_every": 0, "pulse_length": 1, "threads": 1}
+        lowest |= {"learning_rate": 0, "seconds_per_example": 0, "checkpoint_every": 0}
+        lowest |= {"zero_shift": 0, "dropout": 0, "sequence": 1, "sample": 0}
+        for name, low in lowest.items():
+            value = getattr(self, name)
+            if not (value >= low and math.isfinite(value)):
+                given = "--lr" if name == "learning_rate" else flag(name)
+                raise InputError(f"{given} {value}: give a number of {low} or more")
+        if self.dropout >= 1:
+            raise InputError(f"--dropout {self.dropout}: give a share below 1")
+        if self.train_limit is not None and self.train_limit < 1:
+            raise InputError(f"--train-limit {self.train_limit}: give at least 1 example")
+        if self.epsilon is not None and not 0 < self.epsilon < math.inf:
+            raise InputError(
+                f"--epsilon {self.epsilon}: give a positive weight change, or leave it out for "
+                "the device's own"
+            )
+        if self.learning_rate > _LR_LIMIT:
+            raise InputError(f"--lr {self.lr}: give a number up to {_LR_LIMIT:g}")
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate in force: the one given, or the task's own."""
+        if self.lr is not None:
+            return self.lr
+        return _LR.get((self.task, self.loss, self.base_optimizer), _LR_ADAM)
+
+    @property
+    def hidden_layers(self) -> tuple[int, ...]:
+        """Widths of the hidden layers."""
+        try:
+            widths = tuple(int(part) for part in self.hidden.split(",") if part.strip())
+        except ValueError:
+            widths = (0,)
+        if any(width < 1 for width in widths):
+            raise InputError(f"--hidden {self.hidden!r}: give widths such as 250 or 256,128")
+        if self.hidden and self.task == "cnn":
+            raise InputError(f"--hidden {self.hidden!r}: the cnn's layers are fixed; leave it out")
+        return widths
+
+    @property
+    def array_limit(self) -> tuple[int, int] | None:
+        """Rows and columns of the largest array, None for any size."""
+        if not self.array_size:
+            return None
+        try:
+            rows, columns = (int(part) for part in self.array_size.split("x"))
+        except ValueError:
+            rows = columns = 0
+        if min(rows, columns) < 1:
+            raise InputError(f"--array-size {self.array_size!r}: give ROWSxCOLUMNS, e.g. 512x512")
+        return rows, columns
+
+    @property
+    def devices(self) -> dict[str, int]:
+        """Devices a weight by layer; '' stands for the layers that are not named."""
+        found = {}
+        try:
+            for part in self.devices_per_weight.split(","):
+                layer, named, number = part.rpartition("=")
+                found[layer.strip() if named else ""] = int(number)
+        except ValueError:
+            found = {"": 0}
+        if min(found.values()) < 1:
+            raise InputError(
+                f"--devices-per-weight {self.devices_per_weight!r}: give N, or LAYER=N,... such "
+                "as conv2=13"
+            )
+        return found
+
+    @property
+    def layer_beta(self) -> float | Literal["initial"] | None:
+        """The beta that layers are made with, None for the device model's."""
+        if self.beta == "initial":
+            return "initial"
+        if self.beta == "file":
+            return None
+        try:
+            value = float(self.beta)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise InputError(f"--beta {self.beta!r}: give a conductance [uS], 'file' or 'initial'")
+        return value
+
+    @property
+    def switched_off(self) -> tuple[str, ...]:
+        """The non-idealities of --without."""
+        return tuple(part.strip() for part in self.without.split(",") if part.strip())
+
+    def converters(self, rule: Rule) -> Periphery:
+        """Return the periphery of a rule: the preset with what is changed of it."""
+        base = preset(self.periphery or _PERIPHERY[rule])
+        changed: dict[str, Any] = {}
+        if self.input_bits is not None:
+            changed["input_bits"] = self.input_bits or None
+        if self.input_rounding != "preset":
+            changed["input_rounding"] = self.input_rounding
+        for name in ("noise_management", "bound_management"):
+            if getattr(self, name) != "preset":
+                changed[name] = getattr(self, name) == "on"
+        return Periphery(
+            forward=replace(base.forward, **changed), backward=replace(base.backward, **changed)
+        )
+
+    def periphery_name(self, rule: Rule) -> str:
+        """Return the name of the periphery in force: the one named, or the rule's own."""
+        return self.periphery or _PERIPHERY[rule]
+
+
+def shared(options: Options) -> dict[str, Any]:
+    """Return what a run takes over from the options of a comparison."""
+    return {item.name: getattr(options, item.name) for item in fields(Options)}
+
+
+def flag(name: str) -> str:
+    """Return the command line's name of an option."""
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,134 @@
+"""The gan task: a generator of images against a discriminator, both fully connected."""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from mcatrain.data import load_images
+from mcatrain.run.options import Options
+from mcatrain.tasks.base import Task, descend
+from mcatrain.tasks.frechet import FeatureSpace
+
+#: Numbers that a generated image is made of.
+LATENT = 64
+_SIDE = 8
+_SHEET = _SIDE**2
+_EVALUATED = 10_000
+_SEED = 20_201_112
+
+
+class GANTask(Task):
+    """Goodfellow et al. 2014 with the non-saturating loss, as MLPs (Nandakumar et al. 2020).
+
+    ``hidden`` are the discriminator's layers; the generator has them in reverse. A training
+    example is a real image; a step trains the discriminator on a batch of real and one of
+    generated images, then the generator on another. Pixels lie in [-1, 1].
+    """
+
+    metric = "frechet_distance"
+
+    def __init__(self, options: Options, device: torch.device) -> None:
+        super().__init__(options, device)
+        folder = Path(options.data_dir) if options.data_dir else None
+        data = load_images(options.data, folder, options.train_limit)
+        self.image_shape = data.image_shape
+        self.train_x = (data.train_x * 2 - 1).to(device)
+        self.test_x = (data.test_x * 2 - 1).to(device)
+        self.examples = len(self.train_x)
+        self.features = FeatureSpace(options.data, device)
+        self.real = self.features.statistics(self.test_x)
+        self._order = torch.arange(self.examples)
+
+    def model(self) -> nn.Module:
+        pixels = self.train_x.shape[1]
+        hidden = list(self.options.hidden_layers)
+        discriminator: list[nn.Module] = []
+        for fan_in, fan_out in pairwise([pixels, *hidden]):
+            discriminator += [nn.Linear(fan_in, fan_out), nn.LeakyReLU(0.2)]
+        generator: list[nn.Module] = []
+        for fan_in, fan_out in pairwise([LATENT, *hidden[::-1]]):
+            generator += [nn.Linear(fan_in, fan_out), nn.LeakyReLU(0.2)]
+        return nn.ModuleDict(
+            {
+                "generator": nn.Sequential(*generator, nn.Linear(hidden[0], pixels), nn.Tanh()),
+                "discriminator": nn.Sequential(*discriminator, nn.Linear(hidden[-1], 1)),
+            }
+        )
+
+    def start_epoch(self, shuffle: torch.Generator) -> None:
+        self._order = torch.randperm(self.examples, generator=shuffle).to(self.device)
+
+    def train_on(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, at: int
+    ) -> tuple[float, int]:
+        """Return the discriminator's loss [nats], half real and half generated."""
+        generator, discriminator = _parts(model)
+        real = self.train_x[self._order[at : at + self.options.batch_size]]
+        with torch.no_grad():
+            fake = generator(self._noise(len(real)))
+        judged = discriminator(torch.cat([real, fake]))
+        value = descend(_judgement(judged, len(real)), optimizer)
+        # The generator learns through the discriminator, whose own weights stay.
+        discriminator.requires_grad_(False)
+        try:
+            judged = discriminator(generator(self._noise(len(real))))
+            descend(binary_cross_entropy_with_logits(judged, torch.ones_like(judged)), optimizer)
+        finally:
+            discriminator.requires_grad_(True)
+        return value, len(real)
+
+    def _noise(self, number: int) -> Tensor:
+        # From the CPU's stream, which checkpoints keep.
+        return torch.randn(number, LATENT).to(self.device)
+
+    def _generate(self, model: nn.Module, number: int) -> Tensor:
+        """Return images (number, pixels) in [-1, 1], of the same noise at every evaluation."""
+        generator, _ = _parts(model)
+        noise = torch.randn(number, LATENT, generator=torch.Generator().manual_seed(_SEED))
+        with torch.no_grad():
+            return torch.cat([generator(part) for part in noise.to(self.device).split(1000)])
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Return frechet_distance to the test images, and test_loss of the discriminator [nats]."""
+        images = self._generate(model, _EVALUATED)
+        _, discriminator = _parts(model)
+        with torch.no_grad():
+            fake = images[: len(self.test_x)]
+            judged = torch.cat([discriminator(self.test_x), discriminator(fake)])
+        return {
+            "test_loss": _judgement(judged, len(self.test_x)).item(),
+            "frechet_distance": self.features.distance(self.real, self.features.statistics(images)),
+        }
+
+    def show(self, model: nn.Module, folder: Path) -> None:
+        """Write samples.png, a sheet of 8 x 8 generated images."""
+        from matplotlib.image import imsave  # here, because it takes a while to import
+
+        _, height, width = self.image_shape
+        images = (self._generate(model, _SHEET).cpu().clamp(-1, 1) + 1) / 2
+        rows = images.view(_SIDE, _SIDE, height, width).transpose(1, 2)
+        sheet = rows.reshape(_SIDE * height, _SIDE * width).numpy()
+        part = folder / "samples.png.part"
+        imsave(part, sheet, format="png", cmap="gray", vmin=0, vmax=1)
+        os.replace(part, folder / "samples.png")
+
+    def facts(self) -> dict[str, Any]:
+        return {"frechet_features": self.features.sha256}
+
+
+def _parts(model: Any) -> tuple[nn.Module, nn.Module]:
+    return model["generator"], model["discriminator"]
+
+
+def _judgement(scores: Tensor, real: int) -> Tensor:
+    """Return the loss [nats] of scores of ``real`` real images, the rest generated."""
+    truth = torch.zeros_like(scores)
+    truth[:real] = 1.0
+    return binary_cross_entropy_with_logits(scores, truth)
