@@ -27,3 +27,8 @@ def accumulate(chi: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 def coincidences(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """See `reference.coincidences`."""
     return form(__name__, x).coincidences(x, *rest)
+
+
+def coincidences_sum(x: Tensor, *rest: Any) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """See `reference.coincidences_sum`."""
+    return form(__name__, x).coincidences_sum(x, *rest)

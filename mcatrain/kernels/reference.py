@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: A request of this size is no longer counted exactly in float64: something has diverged.
 MOST_PULSES = 2**53
 
+#: Random bits of `coincidences_sum` at a time: 16 MiB of float32; sums of so many are exact in it.
+_BITS = 2**22
+
 
 def convert(
     x: Tensor,
@@ -100,3 +103,48 @@ def coincidences(
     counts = -(b.T @ a).view(-1)
     index = counts.nonzero().squeeze(1)
     return index, counts[index].long()
+
+
+def coincidences_sum(
+    x: Tensor, d: Tensor, gains_x: Tensor, gains_d: Tensor, slots: Tensor, seed: int
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return the `coincidences` of every row of x and d, summed over the rows.
+
+    x: (n, in), d: (n, out), float32. gains_x, gains_d: (n,), float64; slots: (n,), int64, the BL
+    of each row, 0 for none. seed: 0 to 2^63 - 1; the forms draw other numbers from it, so that
+    they agree in distribution only. Returns up and down pulses apart, each as flat index (m,)
+    (row-major, out x in) ascending and count (m,), int64: above 0 for up, below for down.
+    """
+    generator = torch.Generator(x.device).manual_seed(seed)
+    outputs, inputs = d.shape[1], x.shape[1]
+    p = (gains_x.unsqueeze(1) * x.abs()).float(), (gains_d.unsqueeze(1) * d.abs()).float()
+    signs = x.sign(), d.sign()
+    longest = int(slots.max()) if len(slots) else 0
+    slot = torch.arange(longest, device=x.device)
+    up, down = torch.zeros(2, outputs * inputs, dtype=torch.int64, device=x.device)
+    # Few slots of a row at a time if even one row is too much: a stream may have any length.
+    columns = max(_BITS // (inputs + outputs), 1)
+    rows = max(columns // max(longest, 1), 1)
+    for part in slot.split(columns):
+        for start in range(0, len(x), rows):
+            at = slice(start, start + rows)
+            runs = part < slots[at].unsqueeze(1)
+            a, b = (
+                torch.rand(*runs.shape, q.shape[1], generator=generator, device=x.device)
+                < q[at].unsqueeze(1)
+                for q in p
+            )
+            a = (a & runs.unsqueeze(2)).float()
+            b = b.float()
+            # All pulses, and up less down: the products of the bits without and with signs.
+            both = b.flatten(0, 1).T @ a.flatten(0, 1)
+            a, b = a * signs[0][at].unsqueeze(1), b * signs[1][at].unsqueeze(1)
+            signed = -(b.flatten(0, 1).T @ a.flatten(0, 1))
+            up += ((both + signed) / 2).long().view(-1)
+            down -= ((both - signed) / 2).long().view(-1)
+    return _sparse(up), _sparse(down)
+
+
+def _sparse(counts: Tensor) -> tuple[Tensor, Tensor]:
+    index = counts.nonzero().squeeze(1)
+    return index, counts[index]

@@ -20,6 +20,8 @@ class PulsedOptimizer(torch.optim.Optimizer):
 
     tiles: dict[Tensor, Tile]
     clock: Clock
+    #: Examples of each tile in the step that is being made.
+    step_examples: dict[Tile, int]
 
     def _bind(self, model: nn.Module, refresh_every: int) -> None:
         """Find the model's tiles; every ``refresh_every`` examples (0: never) they refresh."""
@@ -66,11 +68,11 @@ class PulsedOptimizer(torch.optim.Optimizer):
 
     def _pass_time(self) -> bool:
         """Move the clock by the examples since the last step; True when a refresh is due."""
-        examples = max(tile.examples for tile in self.tiles.values())
+        self.step_examples = {tile: tile.examples for tile in self.tiles.values()}
         for tile in self.tiles.values():
             tile.examples = 0
         before = self.clock.examples
-        self.clock.count(examples)
+        self.clock.count(max(self.step_examples.values()))
         every = self.refresh_every
         return every > 0 and before // every != self.clock.examples // every
 

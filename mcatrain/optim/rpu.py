@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
+from numba import njit
 from torch import Tensor, nn
 
 from devicemodels.errors import InputError
@@ -25,11 +27,18 @@ class RPU(PulsedOptimizer):
         RPU(model, lr=0.01, pulse_length=10)
 
     update_management UM: balance the two gains by max|x| and max|d| (the baseline of 2016 is
-    without). bl_management BLM: as many
-    slots as lr max|x| max|d| / dw_min asks for, pulse_length at most. sequential: apply the
-    examples of a batch one after the other, as the hardware would; else their pulses are summed
-    first, ups before downs - the same in distribution where steps do not depend on the state or
-    ups and downs meet different devices (constant steps away from bounds, PCM pairs).
+    without). bl_management BLM: as many slots as lr max|x| max|d| / dw_min asks for,
+    pulse_length at most.
+
+    sequential: True pulses the devices row by row, as the hardware would: an example has one row
+    (x, d), a convolution one for each position, a recurrent layer one for each time step, in the
+    order in which backward gave them. False sums the pulses of all rows of a step and sends all
+    ups, then all downs. None decides at each step by array: row by row if it has no more rows
+    than examples (fully connected layers), else summed (convolutions, recurrent layers), where
+    row by row would take many times as long. The two are equal in distribution where steps do not
+    depend on the state or ups and downs meet different devices (constant steps away from bounds,
+    PCM pairs). Elsewhere, as on soft-bounds devices, the sum ends lower: the downs come last.
+
     refresh_every: examples between refreshes of saturated pairs, 0 never. Parameters that are
     not analog get plain SGD. Gradients of analog layers stay factors: clipping does not see them.
     Raises InputError for bad settings and, from step(), factors that are not finite.
@@ -44,7 +53,7 @@ class RPU(PulsedOptimizer):
         pulse_length: int = 10,
         update_management: bool = True,
         bl_management: bool = False,
-        sequential: bool = True,
+        sequential: bool | None = None,
         refresh_every: int = 100,
     ) -> None:
         self._bind(model, refresh_every)
@@ -64,52 +73,75 @@ class RPU(PulsedOptimizer):
             for p in group["params"]:
                 tile = self.tiles.get(p)
                 if tile is not None:
-                    for x, d in tile.kept:
-                        self._update(tile, x, d, group["lr"], group["pulse_length"])
+                    self._update(tile, group["lr"], group["pulse_length"])
                     tile.kept.clear()
                 elif p.grad is not None:
                     p.sub_(p.grad, alpha=group["lr"])
 
-    def _update(self, tile: Tile, x: Tensor, d: Tensor, lr: float, pulse_length: int) -> None:
-        """Update one tile by the examples in the rows of x (n, in) and d (n, out)."""
-        now_s = self.clock.now_s
-        summed = None
-        if not self.sequential:
-            weights = tile.synapse.shape[0] * tile.synapse.shape[1]
-            summed = torch.zeros(2, weights, dtype=torch.int64, device=x.device)
-        for row, (top_x, top_d) in enumerate(_tops(x, d)):
-            slots, gain_x, gain_d = self._gains(
-                top_x, top_d, lr, tile.synapse.granularity, pulse_length
-            )
+    def _update(self, tile: Tile, lr: float, pulse_length: int) -> None:
+        """Pulse one tile by what it kept: pairs of x (n, in) and d (n, out)."""
+        rows = sum(len(x) for x, _ in tile.kept)
+        in_order = self.sequential
+        if in_order is None:
+            in_order = rows <= self.step_examples[tile]
+        # One row has no order: its weights get ups or downs, and no weight both.
+        if in_order or rows == 1:
+            for x, d in tile.kept:
+                self._pulse_in_order(tile, x, d, lr, pulse_length)
+        elif rows:
+            xs, ds = zip(*tile.kept, strict=True)
+            x, d = (v[0] if len(v) == 1 else torch.cat(v) for v in (xs, ds))
+            self._pulse_sums(tile, x, d, lr, pulse_length)
+
+    def _pulse_in_order(
+        self, tile: Tile, x: Tensor, d: Tensor, lr: float, pulse_length: int
+    ) -> None:
+        """Pulse by one row of x and d after the other."""
+        gains = self._gains(x, d, tile, lr, pulse_length)
+        per_row = zip(*(values.tolist() for values in gains), strict=True)
+        for row, (slots, gain_x, gain_d) in enumerate(per_row):
             if not slots:
                 continue
             chance_x = tile.chance.uniform(slots, x.shape[1])
             chance_d = tile.chance.uniform(slots, d.shape[1])
-            index, count = kernels.coincidences(x[row], d[row], gain_x, gain_d, chance_x, chance_d)
-            if summed is None:
-                tile.synapse.pulse(PulseEvents(index, count), now_s)
-            else:
-                summed[0, index] += count.clamp(min=0)
-                summed[1, index] += count.clamp(max=0)
-        if summed is not None:
-            for signed in summed:
-                tile.synapse.pulse(PulseEvents.from_counts(signed), now_s)
+            events = kernels.coincidences(x[row], d[row], gain_x, gain_d, chance_x, chance_d)
+            tile.synapse.pulse(PulseEvents(*events), self.clock.now_s)
 
-    def _gains(
-        self, top_x: float, top_d: float, lr: float, dw_min: float, pulse_length: int
-    ) -> tuple[int, float, float]:
-        """Return the slots BL and the gains C_x, C_d of one example's streams."""
+    def _pulse_sums(self, tile: Tile, x: Tensor, d: Tensor, lr: float, pulse_length: int) -> None:
+        """Pulse by the sum over all rows, ups first."""
+        values = self._gains(x, d, tile, lr, pulse_length)
+        slots, *gains = (torch.from_numpy(v).to(x.device) for v in values)
+        generator, device = tile.chance.generator, tile.chance.device
+        seed = int(torch.randint(2**63 - 1, (), generator=generator, device=device))
+        for events in kernels.coincidences_sum(x, d, *gains, slots, seed):
+            tile.synapse.pulse(PulseEvents(*events), self.clock.now_s)
+
+    def _gains(self, x: Tensor, d: Tensor, tile: Tile, lr: float, pulse_length: int) -> Any:
+        """Return `_gains` for the rows of x (n, in) and d (n, out)."""
+        tops = torch.stack([x.abs().amax(dim=1), d.abs().amax(dim=1)], dim=1)
+        managements = self.update_management, self.bl_management
+        return _gains(
+            tops.cpu().numpy(), float(lr), tile.synapse.granularity, pulse_length, *managements
+        )
+
+
+@njit(cache=True)
+def _gains(tops: Any, lr: float, dw_min: float, longest: int, um: bool, blm: bool) -> Any:
+    """Return the slots BL and the gains C_x, C_d of the streams of every row.
+
+    tops: max|x| and max|d| of every row, (n, 2). Returns int64 (n,), 0 where nothing can fire, and
+    float64 (n,) twice.
+    """
+    n = len(tops)
+    slots, gain_x, gain_d = np.zeros(n, np.int64), np.zeros(n), np.zeros(n)
+    for row in range(n):
+        top_x, top_d = np.float64(tops[row, 0]), np.float64(tops[row, 1])
         if not (top_x and top_d and lr):
-            return 0, 0.0, 0.0
-        slots = pulse_length
-        if self.bl_management:
-            slots = min(math.ceil(lr * top_x * top_d / dw_min), pulse_length)
-        gain = math.sqrt(lr / (slots * dw_min))
-        balance = math.sqrt(top_d / top_x) if self.update_management else 1.0
-        return slots, gain * balance, gain / balance
-
-
-def _tops(x: Tensor, d: Tensor) -> list[tuple[float, float]]:
-    """Return max|x| and max|d| of every example."""
-    tops = torch.stack([x.abs().amax(dim=1), d.abs().amax(dim=1)], dim=1)
-    return [(top_x, top_d) for top_x, top_d in tops.tolist()]
+            continue
+        slots[row] = longest
+        if blm:
+            slots[row] = max(math.ceil(min(lr * top_x * top_d / dw_min, longest)), 1)
+        gain = math.sqrt(lr / (slots[row] * dw_min))
+        balance = math.sqrt(top_d / top_x) if um else 1.0
+        gain_x[row], gain_d[row] = gain * balance, gain / balance
+    return slots, gain_x, gain_d

@@ -15,7 +15,8 @@ Layers = list[tuple[str, nn.Module]]
 def _cifar10(classes: int) -> Layers:
     """Nine layers, 1.47 M weights, of the form of Nandakumar et al. 2020 (widths are ours).
 
-    3 x [2 conv 3x3 ReLU, max-pool, dropout 0.25], 3 fully connected with dropout 0.5.
+    3 x [2 conv 3x3 ReLU, max-pool, dropout 0.25], 3 fully connected with dropout 0.5; initial
+    weights of He et al. 2015.
     """
     layers: Layers = []
     fan_in = 3
@@ -31,7 +32,14 @@ def _cifar10(classes: int) -> Layers:
         layers.append((f"fc{k}", nn.Linear(wide, narrow)))
         layers.append((f"relu_fc{k}", nn.ReLU()))
         layers.append((f"drop_fc{k}", nn.Dropout(0.5)))
-    return [*layers, ("fc3", nn.Linear(128, classes))]
+    layers.append(("fc3", nn.Linear(128, classes)))
+    for _, layer in layers:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            # Nine layers without normalisation: torch's own start would not let a signal through.
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+    return layers
 
 
 def _mnist(classes: int) -> Layers:

@@ -1,4 +1,6 @@
-"""Every fast kernel against the reference, given the same random numbers."""
+"""Every fast kernel against the reference, given the same random numbers where it takes any."""
+
+import importlib
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from mcatrain.periphery import Converters
 
 CONVERTERS = {
     "ideal": Converters(),
+    "NM": Converters(noise_management=True),
     "8 bits, NM": Converters(input_bits=8, output_bits=8, output_bound=4.0, noise_management=True),
     "2016": Converters(input_bits=5, output_bits=9, output_bound=12.0, output_noise=0.06),
     "stochastic": Converters(
@@ -26,28 +29,48 @@ CONVERTERS = {
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("noisy", [False, True])
 @pytest.mark.parametrize("divisor", [1.0, 4.0])
-def test_convert(name: str, transposed: bool, noisy: bool, divisor: float) -> None:
+@pytest.mark.parametrize("batch", [1, 7, 40])
+def test_convert(
+    name: str,
+    transposed: bool,
+    noisy: bool,
+    divisor: float,
+    batch: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A vector, a batch, and one that is cut in parts of 3 rows, the last of 1."""
+    if batch == 40:
+        cpu = importlib.import_module("mcatrain.kernels.cpu.convert")
+        monkeypatch.setattr(cpu, "_CHUNK", 100)
     torch.manual_seed(0)
     c = CONVERTERS[name]
     levels = c.output_bound / c.output_levels if c.output_levels else 0.0
-    for _ in range(20):
-        x = torch.randn(1, 30) * (torch.rand(1, 30) < 0.6)
-        w, s = torch.randn(17, 30), torch.rand(17, 30) * 0.01 if noisy else None
+    hits, repeats = 0, 20 if batch == 1 else 5
+    for repeat in range(repeats):
+        x = torch.randn(batch, 30) * (torch.rand(batch, 30) < 0.6)
+        x[-1] *= repeat % 2  # noise management meets a vector of zeros
+        w, s = 3 * torch.randn(17, 30), torch.rand(17, 30) * 0.01 if noisy else None
         if transposed:
             w, s = w.T.contiguous().T, None if s is None else s.T.contiguous().T
-        dither = torch.rand(1, 30) if c.input_rounding == "stochastic" else None
-        later = torch.rand(1, 17) if c.output_rounding == "stochastic" else None
-        normals = torch.randn(1, 17) if noisy or c.output_noise else None
+        dither = torch.rand(batch, 30) if c.input_rounding == "stochastic" else None
+        later = torch.rand(batch, 17) if c.output_rounding == "stochastic" else None
+        normals = torch.randn(batch, 17) if noisy or c.output_noise else None
         with device_kernels.use("reference"):
             expected, hit = kernels.convert(x, w, s, c, divisor, dither, normals, later)
         with device_kernels.use("cpu"):
             got, hit_cpu = kernels.convert(x, w, s, c, divisor, dither, normals, later)
         assert (hit is None) == (hit_cpu is None)
+        if hit is not None and hit_cpu is not None:
+            assert torch.equal(hit, hit_cpu)
+            hits += len(hit)
         # Sums in another order may fall on the other side of a rounding edge: one level, rarely.
-        scale = divisor * (x.abs().max() if c.noise_management else 1.0)
-        off = (got - expected).abs() > 1e-4
-        assert off.sum() <= 1
-        assert (got - expected).abs().max() <= 1.001 * levels * scale + 1e-4
+        scale = x.abs().amax(dim=1, keepdim=True) if c.noise_management else torch.ones(batch, 1)
+        off = (got - expected).abs()
+        assert (off > 1e-4).sum() <= 1
+        assert (off <= 1.001 * levels * divisor * scale + 1e-4).all()
+    # Rows at the bound are some and not all, or their list would not be tested.
+    if c.output_bound < 1e6 and batch > 1 and divisor == 1:
+        assert 0 < hits < repeats * batch
 
 
 @pytest.mark.parametrize("epsilon", [0.096, 1e-3, 3.0])
@@ -98,3 +121,97 @@ def test_coincidences(slots: int) -> None:
         assert torch.equal(index, index_cpu)
         assert torch.equal(count, count_cpu)
         assert len(index) > 0
+
+
+def _rows_of_all_kinds() -> tuple[torch.Tensor, ...]:
+    """Return x (8, 7), d (8, 5), gains and slots: silent rows, clipped lines, 0 to 70 slots."""
+    torch.manual_seed(1)
+    x, d = torch.randn(8, 7), torch.randn(8, 5) * 0.2
+    x[0], d[1] = 0.0, 0.0
+    x[2, 3:] = 0.0
+    slots = torch.tensor([10, 10, 3, 0, 1, 40, 70, 10])
+    gains_x = torch.tensor([0.3, 0.3, 0.8, 0.5, 1.0, 0.1, 0.05, 0.9], dtype=torch.float64)
+    return x, d, gains_x, 5 * gains_x.flip(0), slots
+
+
+@pytest.mark.parametrize("name", ["reference", "cpu"])
+def test_coincidences_sum_has_the_distribution_of_the_streams(name: str) -> None:
+    """Mean and variance of every weight's ups and downs, and of the total, from 4,000 seeds.
+
+    In a slot a weight has a pulse with q = p_x p_d, so n slots give n q and n q (1 - q); the
+    total of a slot is (lines of x firing)(lines of d firing), independent of each other. 35
+    weights, two signs, two moments at 5 standard errors: false alarm 8e-5.
+    """
+    x, d, gains_x, gains_d, slots = _rows_of_all_kinds()
+    n, found = 4_000, []
+    with device_kernels.use(name):
+        for seed in range(n):
+            counts = torch.zeros(2, 35)
+            both = kernels.coincidences_sum(x, d, gains_x, gains_d, slots, seed)
+            for side, (index, count) in zip(counts, both, strict=True):
+                side[index] = count.float()
+            found.append(counts)
+    counts = torch.stack(found).double()
+    assert (counts[:, 0] >= 0).all()
+    assert (counts[:, 1] <= 0).all()
+    p_x = (gains_x.unsqueeze(1) * x.abs()).clamp(max=1)
+    p_d = (gains_d.unsqueeze(1) * d.abs()).clamp(max=1)
+    assert (p_x == 1).any()
+    assert (p_d == 1).any()
+    q = (p_d.unsqueeze(2) * p_x.unsqueeze(1)).view(8, 35)
+    up = (d.sign().unsqueeze(2) * x.sign().unsqueeze(1)).view(8, 35) < 0
+    q = torch.stack([q * up, q * ~up])
+    mean = torch.tensor([1.0, -1.0]).view(2, 1) * (slots.view(8, 1) * q).sum(1)
+    variance = (slots.view(8, 1) * q * (1 - q)).sum(1)
+    _assert_moments(counts, mean, variance)
+    fires = [(p.sum(1), (p * (1 - p)).sum(1)) for p in (p_x, p_d)]
+    (a, var_a), (b, var_b) = fires
+    spread = (var_a + a**2) * (var_b + b**2) - (a * b) ** 2
+    total = counts.abs().sum((1, 2))
+    _assert_moments(total, (slots * a * b).sum(), (slots * spread).sum())
+
+
+def _assert_moments(values: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> None:
+    """Mean and variance of values (n, ...) within 5 standard errors."""
+    n = len(values)
+    assert ((values.mean(0) - mean).abs() <= 5 * (variance / n).sqrt() + 1e-9).all()
+    squares = (values - mean) ** 2
+    assert ((squares.mean(0) - variance).abs() <= 5 * squares.std(0) / n**0.5 + 1e-9).all()
+
+
+@pytest.mark.parametrize("name", ["reference", "cpu"])
+@pytest.mark.parametrize("bits", [2**22, 50], ids=["at once", "in parts"])
+def test_coincidences_sum_of_lines_that_always_fire(
+    name: str, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probability 1 leaves nothing to chance: every slot of every row counts, by its sign."""
+    monkeypatch.setattr("mcatrain.kernels.reference._BITS", bits)
+    torch.manual_seed(0)
+    x, d = torch.randn(6, 9), torch.randn(6, 4)
+    x[1], d[2], x[3, 5], d[3, 2] = 0.0, 0.0, 0.0, 0.0
+    slots = torch.tensor([10, 7, 7, 31, 0, 200])
+    gains = torch.full((6,), 1e4, dtype=torch.float64)
+    signs = -d.sign().unsqueeze(2) * x.sign().unsqueeze(1) * slots.view(6, 1, 1)
+    expected = signs.clamp(min=0).sum(0), signs.clamp(max=0).sum(0)
+    with device_kernels.use(name):
+        found = kernels.coincidences_sum(x, d, gains, gains, slots, 5)
+    for (index, count), wanted in zip(found, expected, strict=True):
+        assert index.dtype == count.dtype == torch.int64
+        assert torch.equal(index, wanted.view(-1).nonzero().squeeze(1))
+        assert torch.equal(count, wanted.view(-1)[index].long())
+
+
+@pytest.mark.parametrize("name", ["reference", "cpu"])
+def test_coincidences_sum_is_drawn_from_its_seed(name: str) -> None:
+    x, d, *rest = _rows_of_all_kinds()
+    with device_kernels.use(name):
+        one, same, other = (kernels.coincidences_sum(x, d, *rest, seed) for seed in (3, 3, 4))
+        nothing = kernels.coincidences_sum(x[:0], d[:0], *(v[:0] for v in rest), 3)
+    for (index, count), (index_same, count_same) in zip(one, same, strict=True):
+        assert torch.equal(index, index_same)
+        assert torch.equal(count, count_same)
+    assert any(
+        not torch.equal(index, index_other) or not torch.equal(count, count_other)
+        for (index, count), (index_other, count_other) in zip(one, other, strict=True)
+    )
+    assert [len(values) for side in nothing for values in side] == [0, 0, 0, 0]

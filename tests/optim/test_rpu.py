@@ -13,6 +13,7 @@ from devicemodels.devices.step import SoftBoundsParameters, StepParameters
 from devicemodels.errors import InputError
 from devicemodels.library import DeviceModel
 from mcatrain import kernels
+from mcatrain.tile import tiles
 
 
 def step_model(kind: str = "constant-step", **changes: float) -> DeviceModel:
@@ -78,21 +79,31 @@ def test_mean_update_is_gradient_descent(device: str) -> None:
     assert (changes.mean(0).abs() > 5 * error).any(), "the test would not see an update"
 
 
+def gains(
+    top_x: list[float], top_d: list[float], pulse_length: int = 31, **options: object
+) -> list[list[float]]:
+    """Return slots and gains of rows with these tops, at lr 0.01 and dw_min 0.001."""
+    analog = mcatrain.convert(nn.Linear(2, 2), "ideal")
+    optimizer = mcatrain.RPU(analog, lr=0.01, **options)
+    x, d = (torch.tensor([[-top, 0.0] for top in tops]) for tops in (top_x, top_d))
+    return [v.tolist() for v in optimizer._gains(x, d, analog.tile, 0.01, pulse_length)]
+
+
 def test_update_management_balances_the_probabilities() -> None:
     """A tiny error against a full input: same mean, and both streams reach the same top."""
-    optimizer = mcatrain.RPU(mcatrain.convert(nn.Linear(2, 2), "ideal"), lr=0.01)
-    slots, gain_x, gain_d = optimizer._gains(1.0, 1e-4, 0.01, 0.001, 10)
-    assert slots == 10
-    assert gain_x * 1.0 == pytest.approx(gain_d * 1e-4)
-    assert gain_x * gain_d == pytest.approx(0.01 / (10 * 0.001))
+    slots, gain_x, gain_d = gains([1.0, 0.5, 0.0], [1e-4, 2.0, 1.0], 10)
+    assert slots == [10, 10, 0]
+    for gx, gd, x, d in zip(gain_x[:2], gain_d[:2], [1.0, 0.5], [1e-4, 2.0], strict=True):
+        assert gx * x == pytest.approx(gd * d)
+        assert gx * gd == pytest.approx(0.01 / (10 * 0.001))
+    assert gain_x[2] == gain_d[2] == 0.0
 
 
 def test_bl_management_shortens_streams() -> None:
-    model = mcatrain.convert(nn.Linear(2, 2), "ideal")
-    optimizer = mcatrain.RPU(model, lr=0.01, pulse_length=31, bl_management=True)
-    assert optimizer._gains(1.0, 0.25, 0.01, 0.001, 31)[0] == 3  # ceil(2.5)
-    assert optimizer._gains(1.0, 9.0, 0.01, 0.001, 31)[0] == 31
-    assert optimizer._gains(1.0, 0.0, 0.01, 0.001, 31)[0] == 0
+    slots, gain_x, gain_d = gains([1.0] * 4, [0.25, 9.0, 0.0, 1e30], bl_management=True)
+    assert slots == [3, 31, 0, 31]  # ceil(2.5)
+    for n, gx, gd in zip(slots[:2], gain_x, gain_d, strict=False):
+        assert gx * gd == pytest.approx(0.01 / (n * 0.001))
 
 
 def test_long_streams_count_every_slot() -> None:
@@ -139,6 +150,57 @@ def test_summed_batch_differs_on_soft_bounds_by_the_documented_amount() -> None:
     error = math.hypot(means[True][1], means[False][1]) / 2
     assert abs(shift - 0.0462) < 4.5 * error
     assert shift > 5 * error
+
+
+def layer_step(kind: str, seed: int = 0, **options: object) -> tuple[nn.Module, nn.Module]:
+    """Return a torch layer with its gradient and the analog one after an RPU step of lr 0.01."""
+    torch.manual_seed(0)
+    layer, x = {
+        "linear": (nn.Linear(3, 2), torch.rand(5, 3)),
+        "convolution": (nn.Conv2d(2, 3, 2), torch.rand(2, 2, 4, 3)),
+        "lstm": (nn.LSTM(3, 2), torch.rand(6, 2, 3)),
+    }[kind]
+    analog = mcatrain.convert(layer, step_model(), periphery="ideal", seed=seed)
+    optimizer = mcatrain.RPU(analog, lr=0.01, **options)
+    scale = torch.rand(20) - 0.5  # no probability above 1
+    for model in (layer, analog):
+        y = model(x)
+        y = y[0] if kind == "lstm" else y
+        (y.flatten() * scale.repeat(9)[: y.numel()]).sum().backward()
+    optimizer.step()
+    return layer, analog
+
+
+@pytest.mark.parametrize(
+    ("kind", "in_order"), [("linear", True), ("convolution", False), ("lstm", False)]
+)
+def test_examples_of_many_rows_are_summed_unless_told_otherwise(kind: str, in_order: bool) -> None:
+    """The default is the one form or the other, bit by bit, by the layer."""
+    weights = {}
+    for sequential in (None, True, False):
+        analog = layer_step(kind, sequential=sequential)[1]
+        (tile,) = tiles(analog).values()
+        weights[sequential] = tile.weights()
+    assert torch.equal(weights[None], weights[in_order])
+    assert not torch.equal(weights[None], weights[not in_order])
+
+
+@pytest.mark.parametrize("kind", ["convolution", "lstm"])
+def test_mean_update_of_many_rows_is_gradient_descent(kind: str) -> None:
+    """300 chips: the mean of dW is -lr times torch's gradient within 5 errors (24 weights: 1e-5).
+
+    Read back in torch's own layout, as `unconvert` gives it.
+    """
+    changes = []
+    for seed in range(300):
+        layer, analog = layer_step(kind, seed)
+        before, after = (next(m.parameters()) for m in (layer, mcatrain.unconvert(analog)))
+        changes.append(after - before)
+    expected = -0.01 * before.grad
+    changes = torch.stack(changes).detach()
+    error = changes.std(0) / math.sqrt(len(changes))
+    assert ((changes.mean(0) - expected).abs() <= 5 * error + 1e-7).all()
+    assert (changes.mean(0).abs() > 5 * error).any(), "the test would not see an update"
 
 
 def test_digital_parameters_get_plain_sgd() -> None:

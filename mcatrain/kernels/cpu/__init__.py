@@ -1,6 +1,7 @@
 """Kernels in Numba, for the CPU: one pass, no temporaries, no compiler needed."""
 
 from mcatrain.kernels.cpu.convert import convert
-from mcatrain.kernels.cpu.update import accumulate, coincidences, spend
+from mcatrain.kernels.cpu.streams import coincidences, coincidences_sum
+from mcatrain.kernels.cpu.update import accumulate, spend
 
-__all__ = ["accumulate", "coincidences", "convert", "spend"]
+__all__ = ["accumulate", "coincidences", "coincidences_sum", "convert", "spend"]

@@ -1,4 +1,4 @@
-"""What an update asks of chi or of the bit streams: a sparse list of pulses."""
+"""What an update asks of chi: a sparse list of pulses."""
 
 from __future__ import annotations
 
@@ -106,69 +106,3 @@ def accumulate(
     hits = np.empty(len(array), dtype=np.int32)
     total = _accumulate(array, x.numpy(), d.numpy(), np.float32(scale), threshold, hits)
     return _collect(array.reshape(-1), array.shape[1], threshold, epsilon, hits, total)
-
-
-@njit(cache=True)
-def _stream(values: Any, gain: Any, chance: Any, lines: Any, bits: Any) -> int:
-    """Pack the slots in which each line fires, 64 to a word; keep the lines that fire at all."""
-    n = 0
-    words = bits.shape[0]
-    for j in range(values.size):
-        probability = gain * abs(values[j])
-        if probability == 0:
-            continue
-        fired = False
-        for w in range(words):
-            word = np.uint64(0)
-            for s in range(w * 64, min((w + 1) * 64, chance.shape[0])):
-                if chance[s, j] < probability:
-                    word |= np.uint64(1) << np.uint64(s - w * 64)
-            bits[w, n] = word
-            fired |= word != 0
-        if fired:
-            lines[n] = j
-            n += 1
-    return n
-
-
-@njit(cache=True, inline="always")
-def _ones(word: Any) -> Any:
-    """Number of set bits (the SWAR population count)."""
-    v = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    v = (v & np.uint64(0x3333333333333333)) + ((v >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    v = (v + (v >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (v * np.uint64(0x0101010101010101)) >> np.uint64(56)
-
-
-@njit(cache=True)
-def _coincide(x: Any, d: Any, gain_x: Any, gain_d: Any, chance_x: Any, chance_d: Any) -> Any:
-    words = (chance_x.shape[0] + 63) // 64
-    columns, rows = np.empty(x.size, np.int64), np.empty(d.size, np.int64)
-    a = np.empty((words, x.size), np.uint64)
-    b = np.empty((words, d.size), np.uint64)
-    n_columns = _stream(x, gain_x, chance_x, columns, a)
-    n_rows = _stream(d, gain_d, chance_d, rows, b)
-    index = np.empty(n_rows * n_columns, np.int64)
-    count = np.empty(n_rows * n_columns, np.int64)
-    n = 0
-    for r in range(n_rows):
-        row = rows[r]
-        for c in range(n_columns):
-            met = np.uint64(0)
-            for w in range(words):
-                met += _ones(a[w, c] & b[w, r])
-            if met:
-                index[n] = row * x.size + columns[c]
-                count[n] = -np.int64(met) if (x[columns[c]] > 0) == (d[row] > 0) else np.int64(met)
-                n += 1
-    return index[:n], count[:n]
-
-
-def coincidences(
-    x: Tensor, d: Tensor, gain_x: float, gain_d: float, chance_x: Tensor, chance_d: Tensor
-) -> tuple[Tensor, Tensor]:
-    index, count = _coincide(
-        x.numpy(), d.numpy(), np.float32(gain_x), np.float32(gain_d),
-        chance_x.numpy(), chance_d.numpy(),
-    )  # fmt: skip
-    return torch.from_numpy(index), torch.from_numpy(count)
