@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Runs of tests and timings take one thread each; pytest runs as many processes as there are cores.
 ONE := OMP_NUM_THREADS=1
-.PHONY: setup demo test test-slow bench lint clean
+.PHONY: setup demo test test-slow bench papers lint clean
 
 setup: .venv/ready
 
@@ -33,6 +33,13 @@ test-slow: setup
 
 bench: setup
 	$(ONE) $(BIN)/python -m benchmarks.step
+
+# Tables and figures of the papers, one after the other: make papers BUDGET=hour
+BUDGET ?= smoke
+PAPERS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/papers/*_*.py))))
+papers: setup
+	for name in $(PAPERS); do \
+	  $(ONE) $(BIN)/python -m benchmarks.papers.$$name --budget $(BUDGET) || exit; done
 
 clean:
 	rm -rf .venv demo
