@@ -97,5 +97,7 @@ def product(array: Array, x: Tensor, examples: int) -> Tensor:
 
 def check_array_size(size: tuple[int, int] | None) -> None:
     """Raise InputError for a size of arrays that holds nothing."""
-    if size is not None and (len(size) != 2 or min(size) < 1):
+    if size is None:
+        return
+    if not isinstance(size, tuple | list) or len(size) != 2 or min(size) < 1:
         raise InputError(f"array_size = {size}: give (rows, columns) of 1 or more, or None")

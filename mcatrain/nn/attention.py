@@ -61,9 +61,8 @@ class AnalogAttention(nn.Module):
         if is_causal and attn_mask is None:
             attn_mask = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1)
         scores = self._masked(scores, attn_mask, key_padding_mask)
-        weights = scores.softmax(-1)
-        mixed = dropout(weights, self.dropout, self.training) @ heads[2]
-        y = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        weights = dropout(scores.softmax(-1), self.dropout, self.training)
+        y = self.out_proj((weights @ heads[2]).transpose(1, 2).flatten(2))
         if not batched:
             y, weights = y.squeeze(0), weights.squeeze(0)
         elif not self.batch_first:

@@ -86,9 +86,8 @@ def convert(
         layer_options = common.changed(overrides.get(name) or {}, f"overrides[{name!r}]")
         fallback = type(layer).__name__.lower()
         twin = _FORMS[type(layer)](layer, name or fallback, layer_options, foundry)
-        device = next(layer.parameters()).device
-        twins[layer] = twin.train(layer.training).to(device)
-    return _replace(model, twins)
+        twins[layer] = _in_place_of(layer, twin)
+    return _without_fused_paths(_replace(model, twins))
 
 
 def unconvert(model: nn.Module) -> nn.Module:
@@ -102,8 +101,7 @@ def unconvert(model: nn.Module) -> nn.Module:
     twins: dict[nn.Module, nn.Module] = {}
     for layer in analog:
         if layer not in inner:
-            device = next(layer.parameters()).device
-            twins[layer] = layer.unconvert().train(layer.training).to(device)
+            twins[layer] = _in_place_of(layer, layer.unconvert())
     if not twins:
         raise InputError("unconvert(): the model has no analog layers")
     return _replace(model, twins)
@@ -121,6 +119,26 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
             found[name] = module
             inside |= set(module.modules())
     return found
+
+
+def _in_place_of(layer: nn.Module, twin: nn.Module) -> nn.Module:
+    """Bring the twin to the layer's mode and device; frozen if all of the layer is."""
+    parameters = list(layer.parameters())
+    if not any(p.requires_grad for p in parameters):
+        twin.requires_grad_(False)
+    return twin.train(layer.training).to(parameters[0].device)
+
+
+def _without_fused_paths(model: nn.Module) -> nn.Module:
+    """Keep torch's encoders from their fused inference: it would pass the arrays by."""
+    for module in model.modules():
+        encoder = isinstance(module, nn.TransformerEncoder)
+        if not encoder and not isinstance(module, nn.TransformerEncoderLayer):
+            continue
+        if any(isinstance(m, _ANALOG) for m in module.modules()):
+            name = "use_nested_tensor" if encoder else "activation_relu_or_gelu"
+            setattr(module, name, False)
+    return model
 
 
 def _replace(model: nn.Module, twins: dict[nn.Module, nn.Module]) -> nn.Module:

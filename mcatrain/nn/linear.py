@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from devicemodels.errors import InputError
 from mcatrain.grid import product
 from mcatrain.nn.options import Foundry, LayerOptions, digital_bias, with_bias
 
@@ -25,6 +26,10 @@ class AnalogLinear(nn.Module):
         self.bias = digital_bias(layer.bias, options)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.in_features:
+            raise InputError(
+                f"Linear got a tensor of shape {tuple(x.shape)}: it wants (..., {self.in_features})"
+            )
         rows = x if x.dim() == 2 else x.reshape(-1, self.in_features)
         examples = x.shape[0] if x.dim() > 1 else 1
         y = product(self.tile, rows.float(), examples)

@@ -89,7 +89,7 @@ class Foundry:
         parts = [whole] if blocks is None else list(blocks)
         if options.array_size is not None:
             parts = [piece for part in parts for piece in part.split(options.array_size)]
-        beta = self._beta(name, weights, options)
+        beta = self._beta(name, [weights[p.rows, p.columns] for p in parts], options)
         if parts == [whole]:
             return self._tile(name, weights, options, beta)
         made = [
@@ -114,11 +114,11 @@ class Foundry:
         p = options.periphery
         return Tile(name, synapse, preset(p) if isinstance(p, str) else p, self.clock)
 
-    def _beta(self, name: str, weights: Tensor, options: LayerOptions) -> float | None:
+    def _beta(self, name: str, parts: list[Tensor], options: LayerOptions) -> float | None:
         if options.beta != "initial":
             return options.beta
         model = self._model(options.device_model)
-        spread = weights.std().item()
+        spread = torch.cat([part.reshape(-1) for part in parts]).std().item()
         if model.synapse is None:
             raise InputError(
                 f"beta='initial' does not apply to {model.name!r}: its devices hold weights "

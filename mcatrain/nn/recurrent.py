@@ -191,8 +191,9 @@ class AnalogRecurrent(nn.Module):
         h, c = state if self.cell.has_memory else (state, state)
         if not batched:
             h, c = h.unsqueeze(1), c.unsqueeze(1)
-        if h.shape != shape or c.shape != shape:
-            raise InputError(f"initial state of shape {tuple(h.shape)}: it wants {shape}")
+        for given in (h, c):
+            if given.shape != shape:
+                raise InputError(f"initial state of shape {tuple(given.shape)}: it wants {shape}")
         return h.float(), c.float()
 
     def _answer(
