@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _train(command: list[str]) -> int:
     from mcatrain.report import build_report
-    from mcatrain.report.summary import in_words
+    from mcatrain.report.metrics import in_words
     from mcatrain.run.config import TrainConfig
     from mcatrain.run.loop import train
 
@@ -71,7 +71,7 @@ def _interrupt(*_: object) -> None:
 
 def _compare(command: list[str]) -> int:
     from mcatrain.report import build_report
-    from mcatrain.report.summary import in_words
+    from mcatrain.report.metrics import in_words
     from mcatrain.run.compare import CompareConfig, compare
 
     signal.signal(signal.SIGTERM, _interrupt)  # a comparison of several processes ends as a whole

@@ -6,7 +6,8 @@ The experiment of Nandakumar et al. 2020, with widths of our choice: see mcatrai
 from benchmarks.papers.common import main
 from benchmarks.papers.table import ACCURACY, Budget, Row, Table
 
-LR = 0.05  # a customary starting point, not searched yet
+# 0.05 with batches of 10: 0.1 diverges in fp32, and MCA takes the same. Chosen on 10,000 images.
+LR = 0.05
 
 TABLE = Table(
     name="mca_cnn",
@@ -25,10 +26,16 @@ TABLE = Table(
             note="digits and a network of four layers; it shows that all runs, and nothing else.",
         ),
         "hour": Budget(
-            options={"data": "cifar10", "epochs": 8, "batch_size": 50, "train_limit": 10_000},
-            minutes=50,
-            note="8 epochs of a fifth of the training set: far from the paper's accuracy; the gap "
-            "at equal training is what it shows.",
+            options={
+                "data": "cifar10",
+                "epochs": 3,
+                "batch_size": 10,
+                "train_limit": 40_000,
+                "dropout": 0.0,
+            },
+            minutes=70,
+            note="3 epochs of 40,000 images, without dropout, which only slows so short a training: "
+            "far from the paper's accuracy; the gap at equal training is what it shows.",
         ),
         "full": Budget(
             options={"data": "cifar10", "epochs": 60, "batch_size": 50},

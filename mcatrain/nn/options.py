@@ -29,8 +29,9 @@ class LayerOptions:
     that have one. initial: 'weights' writes the layer's own weights (as a perfect program-and-
     verify would, within the device's range), 'devices' leaves the devices as fabricated (models
     that state no such distribution get the weights). beta: conductance of a weight of 1 [µS],
-    None for the model's, 'initial' for the one at which devices as fabricated spread as the
-    layer's own initial weights do (of devices with a beta). drift_tolerance: relative error of
+    None for the model's, or 'Nsd' such as '3.5sd' for the one at which a device reaches the
+    refresh threshold at N standard deviations of the layer's own initial weights: the fewer, the
+    finer a pulse and the narrower the range. drift_tolerance: relative error of
     cached reads; 0 reads exactly. array_size: (rows, columns) of the largest array; a larger
     layer is split, every part converted by itself. devices_per_weight, selection: N devices a
     weight, pulsed 'all' alike or one after the other by a 'counter'. zero_shift: pulses of the
@@ -41,7 +42,7 @@ class LayerOptions:
     periphery: str | Periphery = "mca"
     bias: Literal["analog", "digital"] = "analog"
     initial: Literal["weights", "devices"] = "weights"
-    beta: float | Literal["initial"] | None = None
+    beta: float | str | None = None
     drift_tolerance: float | None = None
     array_size: tuple[int, int] | None = None
     devices_per_weight: int = 1
@@ -53,8 +54,8 @@ class LayerOptions:
             raise InputError(f"bias {self.bias!r}: give 'analog' or 'digital'")
         if self.initial not in ("weights", "devices"):
             raise InputError(f"initial {self.initial!r}: give 'weights' or 'devices'")
-        if isinstance(self.beta, str) and self.beta != "initial":
-            raise InputError(f"beta {self.beta!r}: give a number [uS], 'initial' or None")
+        if isinstance(self.beta, str):
+            deviations(self.beta)  # raises for what cannot be read
         check_array_size(self.array_size)
 
     def changed(self, given: Mapping[str, Any], where: str) -> LayerOptions:
@@ -64,6 +65,20 @@ class LayerOptions:
             if key not in known:
                 raise InputError(f"{where}: unknown option {key!r}: {closest(key, known)}")
         return replace(self, **given)
+
+
+def deviations(text: str) -> float:
+    """Return the N of a beta 'Nsd'. Raises InputError for any other text."""
+    number = text.removesuffix("sd")
+    try:
+        value = float(number) if number != text else math.nan
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise InputError(
+            f"beta {text!r}: give a conductance [uS], or standard deviations such as '3.5sd'"
+        )
+    return value
 
 
 class Foundry:
@@ -115,21 +130,20 @@ class Foundry:
         return Tile(name, synapse, preset(p) if isinstance(p, str) else p, self.clock)
 
     def _beta(self, name: str, parts: list[Tensor], options: LayerOptions) -> float | None:
-        if options.beta != "initial":
+        if not isinstance(options.beta, str):
             return options.beta
         model = self._model(options.device_model)
         spread = torch.cat([part.reshape(-1) for part in parts]).std().item()
         if model.synapse is None:
             raise InputError(
-                f"beta='initial' does not apply to {model.name!r}: its devices hold weights "
-                "directly; only PCM pairs have it"
+                f"beta={options.beta!r} does not apply to {model.name!r}: its devices hold "
+                "weights directly; only PCM pairs have it"
             )
         if not spread > 0:
             raise InputError(
-                f"beta='initial': the weights of {name!r} are all alike: give a number"
+                f"beta={options.beta!r}: the weights of {name!r} are all alike: give a number"
             )
-        # Two devices a weight; the mean of N such pairs spreads less.
-        return model.synapse.initial_std * math.sqrt(2 / options.devices_per_weight) / spread
+        return model.synapse.refresh_above / (deviations(options.beta) * spread)
 
     def _model(self, device_model: str | Path | DeviceModel) -> DeviceModel:
         if isinstance(device_model, DeviceModel):

@@ -11,12 +11,31 @@ from typing import Any
 import jinja2
 
 from devicemodels.errors import InputError
-from mcatrain.report import pictures, summary
+from mcatrain.report import made, summary
+from mcatrain.report.devices import device_sections
+from mcatrain.report.distributions import distribution_figures
+from mcatrain.report.pictures import training_figures
 from mcatrain.report.plots import Painter
 from mcatrain.report.records import Results, load_results
 
 #: Options that say where a run was kept, not what it was: they differ for every run.
 _PLACES = ("out", "resume")
+#: Options in the line under the title.
+_FACTS = {
+    "task": "task {}",
+    "data": "data {}",
+    "epochs": "{} epochs",
+    "batch_size": "batch size {}",
+    "sequence": "sequences of {} characters",
+    "dropout": "dropout {}",
+    "lr": "lr {}",
+    "array_size": "arrays of at most {}",
+    "devices_per_weight": "devices per weight {}",
+}
+_OF_TEXT = ("sequence", "dropout")
+_OF_ARRAYS = ("array_size", "devices_per_weight")
+#: ... of which these values say nothing.
+_UNUSED = {"dropout": "None", "devices_per_weight": "1"}
 _GLOSSARY = {
     "fp32": "float32 computes everything in 32-bit floating point, without any device: the "
     "reference.",
@@ -65,18 +84,21 @@ def _render(results: Results) -> str:
     return environment.from_string(template.read_text(encoding="utf-8")).render(
         title=_title(results, groups),
         facts=_facts(results, groups),
+        metric_note=metric.note,
         columns=columns,
         rows=[(group.rule, row) for group, row in zip(groups, rows, strict=True)],
         glossary=[_GLOSSARY[rule] for rule in _GLOSSARY if any(g.rule == rule for g in groups)],
         gaps=summary.sentences(groups, metric),
         remarks=summary.remarks(results, groups),
-        training=pictures.training_figures(painter, groups, metric),
+        training=training_figures(painter, groups, metric),
         distributions=[
             (group, figures)
             for group in groups
-            if (figures := pictures.distribution_figures(painter, group))
+            if (figures := distribution_figures(painter, group))
         ],
-        devices=pictures.device_sections(painter, groups),
+        devices=device_sections(painter, groups),
+        sheets=made.sheets(groups),
+        texts=made.texts(groups),
         option_columns=[group.label for group in groups],
         options=_options(groups),
         command=results.about("command"),
@@ -105,9 +127,14 @@ def _facts(results: Results, groups: list[summary.Group]) -> str:
     runs = [run for group in groups for run in group.runs]
     seeds = list(dict.fromkeys(str(run.seed) for run in runs if run.seed is not None))
     parts = [f"{len(runs)} training runs"] if len(runs) > 1 else []
-    for key, text in (("epochs", "{} epochs"), ("batch_size", "batch size {}"), ("lr", "lr {}")):
-        if (value := runs[0].config.get(key)) is not None:
-            parts.append(text.format(value))
+    of_text = runs[0].config.get("task") == "lstm"
+    on_arrays = any(group.rule != "fp32" for group in groups)
+    for key, text in _FACTS.items():
+        values = [str(run.config[key]) for run in runs if key in run.config]
+        shown = " or ".join(value for value in dict.fromkeys(values) if value)
+        applies = of_text if key in _OF_TEXT else on_arrays if key in _OF_ARRAYS else True
+        if shown and applies and shown != _UNUSED.get(key):
+            parts.append(text.format(shown))
     if seeds:
         parts.append(f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}")
     return " · ".join(parts)

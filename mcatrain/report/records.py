@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from devicemodels import parse_changes
 from devicemodels.errors import InputError
 from devicemodels.library import DeviceModel, parse
 
@@ -20,18 +21,23 @@ _REBUILD = "restore the file or train again"
 class Run:
     """One training, as its folder tells it.
 
-    history: evaluations in the order of their steps. model: the device with the run's
-    ``without`` applied; None for float32. result: None while the run is not finished.
-    outcome: the final numbers (of the last evaluation while the run is not finished).
+    history: evaluations in the order of their steps. pulse: weight change of a pulse by layer.
+    model: the device with the run's ``without`` and ``vary`` applied; None for float32.
+    result: None while the run is not finished. outcome: the final numbers (of the last evaluation
+    while the run is not finished). images: PNG of what a generator makes; written: what a
+    language model wrote; None where there is none.
     """
 
     folder: Path
     config: dict[str, Any]
     history: tuple[dict[str, Any], ...]
     histograms: dict[str, dict[str, Any]]
+    pulse: dict[str, float]
     model: DeviceModel | None
     result: dict[str, Any] | None
     outcome: dict[str, Any]
+    images: bytes | None
+    written: str | None
 
     @property
     def rule(self) -> str:
@@ -49,6 +55,10 @@ class Run:
     @property
     def without(self) -> tuple[str, ...]:
         return _without(self.config)
+
+    @property
+    def vary(self) -> dict[str, float]:
+        return parse_changes(_vary(self.config))
 
 
 @dataclass(frozen=True)
@@ -107,8 +117,20 @@ def load_run(folder: Path, entry: dict[str, Any] | None = None) -> Run:
     if not isinstance(outcome["metrics"], dict):
         raise InputError(f"{result_path}: metrics is not a table of numbers: {_REBUILD}")
     model = _read_model(folder / "device.toml", config, finished)
-    histograms = _read_histograms(folder / "histograms.json")
-    return Run(folder, config, history, histograms, model, result, outcome)
+    histograms, pulse = _read_histograms(folder / "histograms.json")
+    written = folder / "sample.txt"
+    return Run(
+        folder=folder,
+        config=config,
+        history=history,
+        histograms=histograms,
+        pulse=pulse,
+        model=model,
+        result=result,
+        outcome=outcome,
+        images=_read_png(folder / "samples.png"),
+        written=_read_text(written) if written.exists() else None,
+    )
 
 
 def number(value: Any) -> float | None:
@@ -197,10 +219,13 @@ def _read_model(path: Path, config: dict[str, Any], finished: bool) -> DeviceMod
     if config["rule"] == "fp32" or not (path.exists() or finished):
         return None
     model = parse(_read_text(path), Path(str(config.get("device_model", "device"))).stem, str(path))
+    option = "without"
     try:
-        return model.without(*_without(config))
+        model = model.without(*_without(config))
+        option = "vary"
+        return model.vary(**parse_changes(_vary(config)))
     except InputError as error:
-        raise InputError(f"{path.with_name('config.toml')}: without: {error}") from None
+        raise InputError(f"{path.with_name('config.toml')}: {option}: {error}") from None
 
 
 def _without(config: dict[str, Any]) -> tuple[str, ...]:
@@ -210,10 +235,26 @@ def _without(config: dict[str, Any]) -> tuple[str, ...]:
     return tuple(name.strip() for name in names if name.strip())
 
 
-def _read_histograms(path: Path) -> dict[str, dict[str, Any]]:
+def _vary(config: dict[str, Any]) -> str:
+    return str(config.get("vary") or "")
+
+
+def _read_png(path: Path) -> bytes | None:
     if not path.exists():
-        return {}
-    layers = _object(_read_json(path), path).get("layers")
+        return None
+    content = path.read_bytes()
+    # The page would show a broken picture.
+    if not (content.startswith(b"\x89PNG\r\n\x1a\n") and content.endswith(b"IEND\xaeB`\x82")):
+        raise InputError(f"{path}: not a whole PNG image: {_REBUILD}")
+    return content
+
+
+def _read_histograms(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+    """Return the histograms and the weight change of a pulse, both by layer."""
+    if not path.exists():
+        return {}, {}
+    body = _object(_read_json(path), path)
+    layers, pulse = body.get("layers"), _object(body.get("pulse", {}), path)
     for layer, quantities in _object(layers, path).items():
         for name, histogram in _object(quantities, path).items():
             if not _is_histogram(histogram):
@@ -221,7 +262,8 @@ def _read_histograms(path: Path) -> dict[str, dict[str, Any]]:
                     f"{path}: {name} of layer {layer!r} is not a histogram "
                     f"(rising edges, one more than counts): {_REBUILD}"
                 )
-    return dict(_object(layers, path))
+    known = {layer: number(value) for layer, value in pulse.items()}
+    return dict(_object(layers, path)), {k: v for k, v in known.items() if v is not None}
 
 
 def _is_histogram(value: Any) -> bool:

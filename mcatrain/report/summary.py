@@ -10,30 +10,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from mcatrain.report.metrics import METRICS, Losses, Metric, losses_of
 from mcatrain.report.records import Results, Run, number
 
 RULE_NAMES = {"fp32": "float32", "mca": "MCA", "rpu": "RPU"}
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What tells how good a training was: where it is in the files and how to write it."""
-
-    key: str
-    name: str
-    unit: str
-    point: str
-    scale: float
-    higher_is_better: bool
-
-
-#: The first of these that the runs have heads the report.
-METRICS = (
-    Metric("test_accuracy", "test accuracy", "%", "point", 100.0, True),
-    Metric("bits_per_character", "bits per character", "bits", "bit", 1.0, False),
-    Metric("frechet_distance", "Fréchet distance", "", "unit", 1.0, False),
-    Metric("test_loss", "test loss", "nats", "nat", 1.0, False),
-)
 
 
 @dataclass(frozen=True)
@@ -113,19 +93,6 @@ def main_metric(groups: list[Group]) -> Metric:
     return METRICS[0]
 
 
-def in_words(metrics: dict[str, Any]) -> str:
-    """Return the metric that a run is judged by, with its name, in one line."""
-    for metric in METRICS:
-        if metric.key in metrics:
-            value = number(metrics[metric.key])
-            if value is None:
-                return f"{metric.name}: not a number"
-            if metric.unit == "%":
-                return f"{metric.name} {value:.2%}"
-            return f"{metric.name} {value:.4f} {metric.unit}".rstrip()
-    return "nothing was measured"
-
-
 def decimal(value: float | None, digits: int = 2) -> str:
     """Write a number with a true minus sign; an em dash if there is none."""
     if value is None or not math.isfinite(value):
@@ -149,23 +116,22 @@ def with_spread(spread: Spread | None, digits: int) -> str:
     return decimal(spread.mean, digits) + tail
 
 
-def loss_unit(groups: Sequence[Group]) -> str:
-    """Return the unit of the losses, which the option loss decides."""
-    kinds = {group.runs[0].config.get("loss") for group in groups}
-    return "half squared error" if kinds == {"mse"} else "nats"
+def losses(groups: Sequence[Group]) -> Losses:
+    """Return what the losses are called; runs that are shown together have the same."""
+    return losses_of(groups[0].runs[0].config)
 
 
 def summary_table(groups: list[Group], metric: Metric) -> tuple[list[str], list[list[str]]]:
     """Return the columns and rows of the table on top; differences only in a comparison."""
-    unit = f" [{metric.unit}]" if metric.unit else ""
+    unit, digits = f" [{metric.unit}]", metric.digits
     is_accuracy = metric.key == "test_accuracy"
-    digits = 2 if is_accuracy else 4
+    loss = losses(groups)
     gap_unit = " [points]" if is_accuracy else unit
     columns = ["rule", "seeds", metric.name + unit]
     columns += ["test error [%]"] if is_accuracy else []
     several = len(groups) > 1
     columns += [f"difference to {other}{gap_unit}" for other in ("float32", "best")] * several
-    columns += [f"test loss [{loss_unit(groups)}]"] if metric.key != "test_loss" else []
+    columns += [f"test {loss.name} [{loss.unit}]"] if metric.key != "test_loss" else []
     columns += ["pulses per example", "refreshes", "training time [s]"]
     spreads = {g.label: g.metric(metric.key, metric.scale) for g in groups}
     known = [spread.mean for spread in spreads.values() if spread]
@@ -227,7 +193,7 @@ def _compare(name: str, group: Group, base_name: str, base: Group, metric: Metri
     if one is None or other is None:
         missing = name if one is None else base_name
         return f"{name} cannot be compared with {base_name}: {missing} has no {metric.name}."
-    digits = 2 if metric.unit == "%" else 4
+    digits = metric.digits
     gap = one.mean - other.mean
     size = f"{abs(gap):.{1 if metric.unit == '%' and abs(gap) >= 9.995 else digits}f}"
     values = f"{decimal(one.mean, digits)} against {decimal(other.mean, digits)} {metric.unit}"
@@ -236,9 +202,10 @@ def _compare(name: str, group: Group, base_name: str, base: Group, metric: Metri
         within = abs(gap) <= math.hypot(one.sd, other.sd)
         note = "; within the spread over seeds" if within else ""
     if not float(size):
-        return f"{name} is level with {base_name} ({values.rstrip()})."
+        return f"{name} is level with {base_name} ({values})."
     side = "above" if gap > 0 else "below"
-    return f"{name} is {size} {metric.point}s {side} {base_name} ({values.rstrip()}{note})."
+    points, where = (f" {metric.point}s", "") if metric.point else ("", f" in {metric.name}")
+    return f"{name} is {size}{points} {side} {base_name}{where} ({values}{note})."
 
 
 def remarks(results: Results, groups: list[Group]) -> list[tuple[str, str]]:

@@ -35,6 +35,8 @@ def save(
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     tensors |= {f"task.{key}": value for key, value in task.state().items()}
     tensors["rng.cpu"] = torch.get_rng_state()
+    if task.device.type == "cuda":  # dropout draws there
+        tensors["rng.cuda"] = torch.cuda.get_rng_state(task.device)
     state = optimizer.state_dict()
     plain: dict[str, dict[str, Any]] = {}
     for index, entries in state["state"].items():
@@ -123,6 +125,8 @@ def load(
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
     task.restore({k.removeprefix("task."): v for k, v in tensors.items() if k.startswith("task.")})
     torch.set_rng_state(tensors["rng.cpu"])
+    if task.device.type == "cuda" and "rng.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng.cuda"], task.device)
     return progress
 
 

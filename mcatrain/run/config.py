@@ -44,7 +44,10 @@ class TrainConfig(Options):
     def load_device_model(self) -> devicemodels.DeviceModel:
         """Load and check the device model, with --without and --vary applied."""
         model = devicemodels.load(self.device_model).without(*self.switched_off)
-        return model.vary(**devicemodels.parse_changes(self.vary))
+        try:
+            return model.vary(**self.changes)
+        except InputError as error:
+            raise InputError(f"--vary: {error}") from None
 
     @property
     def rule_periphery(self) -> Periphery:

@@ -16,16 +16,15 @@ from mcatrain.run.writing import write_text
 _MEND = "restore it from a copy, or start anew in another --out"
 
 
-def open_run(config: TrainConfig) -> Path:
-    """Make the run folder, or with --resume find the same run in it; return its path.
+def check_run(config: TrainConfig) -> Path:
+    """Return the path of the run folder: a new one, or with --resume one with the same run.
 
-    Raises InputError when it holds another run or other options.
+    Nothing is written. Raises InputError when it holds another run or other options.
     """
     folder = Path(config.out)
     if (folder / "comparison.json").exists() or (folder / "runs").exists():
         raise InputError(f"--out {folder}: holds a comparison: choose another folder")
     written = folder / "config.toml"
-    text = "" if config.rule == "fp32" else devicemodels.load(config.device_model).text
     if written.exists():
         if not config.resume:
             raise InputError(
@@ -33,13 +32,25 @@ def open_run(config: TrainConfig) -> Path:
                 "go on with it"
             )
         config.require_same(read_config(written), str(written))
-        copy = folder / "device.toml"
+        copy, text = folder / "device.toml", _device_text(config)
         if text and not (copy.exists() and copy.read_text(encoding="utf-8") == text):
             raise InputError(
                 f"{copy}: is gone or differs from --device-model {config.device_model}, "
                 "which was changed since: restore it, or choose another --out"
             )
-        return folder
+    return folder
+
+
+def begin_run(config: TrainConfig) -> None:
+    """Make the folder that `check_run` allowed, with the run's options, if it is not there.
+
+    Raises InputError when it cannot be written.
+    """
+    folder = Path(config.out)
+    written = folder / "config.toml"
+    if written.exists():
+        return
+    text = _device_text(config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if text:
@@ -47,7 +58,10 @@ def open_run(config: TrainConfig) -> Path:
         write_text(written, tomli_w.dumps(config.table()))
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be written: {error.strerror}") from None
-    return folder
+
+
+def _device_text(config: TrainConfig) -> str:
+    return "" if config.rule == "fp32" else devicemodels.load(config.device_model).text
 
 
 class Metrics:

@@ -21,7 +21,7 @@ from devicemodels.errors import InputError
 from devicemodels.state import derive_seed
 from mcatrain.run import checkpoint
 from mcatrain.run.config import TrainConfig
-from mcatrain.run.folder import Metrics, open_run, read_result, write_json
+from mcatrain.run.folder import Metrics, begin_run, check_run, read_result, write_json
 from mcatrain.run.progress import Progress
 from mcatrain.run.rules import prepare
 from mcatrain.run.summary import counts, histograms, remarks
@@ -40,17 +40,18 @@ def train(config: TrainConfig, command: list[str] | None = None) -> dict[str, An
     """
     device = _device(config)
     torch.set_num_threads(config.threads)
-    task = make_task(config, device)  # bad data must not leave a folder behind
-    folder = open_run(config)
+    task = make_task(config, device)
+    folder = check_run(config)
     done = folder / "result.json"
-    if done.exists() and not config.sample:
+    if done.exists() and not task.is_asked_to_show:
         return read_result(done)
     torch.manual_seed(derive_seed(config.seed, "torch"))
     model, optimizer = prepare(config, task.model())
     model.to(device)
+    begin_run(config)  # not before: what cannot be made must not leave a folder behind
     run = _Run(config, task, folder, model, optimizer, command or sys.argv)
     result = read_result(done) if done.exists() else run.finish()
-    if config.sample:
+    if task.is_asked_to_show:
         run.show()
     return result
 
@@ -60,7 +61,7 @@ def _device(config: TrainConfig) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--torch-device cuda: torch finds no CUDA device here: use cpu or auto")
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() and config.batch_size >= 32 else "cpu"
+        name = "cuda" if torch.cuda.is_available() and config.batch >= 32 else "cpu"
     return torch.device(name)
 
 

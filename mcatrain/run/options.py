@@ -10,77 +10,12 @@ import devicemodels
 from devicemodels.errors import InputError, closest
 from mcatrain.clock import SECONDS_PER_EXAMPLE
 from mcatrain.periphery import Periphery, preset
+from mcatrain.run import defaults, values
 
 Rule = Literal["fp32", "mca", "rpu"]
 Switch = Literal["preset", "on", "off"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Task:
-    """What a task takes when nothing else is said, and which data it works on."""
-
-    data: tuple[str, ...]
-    hidden: str
-    loss: str
-    batch_size: int
-    base_optimizer: str
-    beta: str
-
-
-_TASKS = {
-    "mlp": _Task(
-        data=("digits", "mnist", "cifar10"),
-        hidden="250",
-        loss="mse",
-        batch_size=1,
-        base_optimizer="sgd",
-        beta="file",
-    ),
-    "cnn": _Task(
-        data=("cifar10", "mnist", "digits"),
-        hidden="",
-        loss="cross-entropy",
-        batch_size=50,
-        base_optimizer="sgd",
-        beta="initial",
-    ),
-    "lstm": _Task(
-        data=("warpeace", "ptb"),
-        hidden="64,64",
-        loss="cross-entropy",
-        batch_size=32,
-        base_optimizer="sgd",
-        beta="initial",
-    ),
-    "gan": _Task(
-        data=("mnist", "digits"),
-        hidden="512,256",
-        loss="cross-entropy",
-        batch_size=100,
-        base_optimizer="momentum",
-        beta="initial",
-    ),
-}
-#: Periphery of a rule when none is named.
-_PERIPHERY = {"fp32": "ideal", "mca": "mca", "rpu": "rpu2016"}
-#: Learning rate by task, loss and base optimizer when none is given. mlp: mse with sgd is the
-#: experiment of Nandakumar et al. 2020, cross-entropy with sgd that of Gokmen & Vlasov 2016; the
-#: rest are customary starting points.
-_LR = {
-    ("mlp", "mse", "sgd"): 0.4,
-    ("mlp", "mse", "momentum"): 0.04,
-    ("mlp", "cross-entropy", "sgd"): 0.01,
-    ("mlp", "cross-entropy", "momentum"): 0.001,
-    ("cnn", "mse", "sgd"): 0.1,
-    ("cnn", "mse", "momentum"): 0.01,
-    ("cnn", "cross-entropy", "sgd"): 0.05,
-    ("cnn", "cross-entropy", "momentum"): 0.005,
-    ("lstm", "cross-entropy", "sgd"): 1.0,
-    ("lstm", "cross-entropy", "momentum"): 0.1,
-    ("gan", "cross-entropy", "sgd"): 0.1,
-    ("gan", "cross-entropy", "momentum"): 0.02,
-}
-_LR_ADAM = 0.001
 _LR_LIMIT = 3e37  # float32 ends at 3.4e38, and Adam divides by 0.1 at first
 
 
@@ -114,8 +49,12 @@ class Options:
     bound_management: Switch = "preset"
     """BM, forward and backward: an output at its bound halves the inputs and is read again."""
     beta: str = ""
-    """PCM pairs: conductance of a weight of 1 [uS], 'file' for the device model's, 'initial' for
-    fabricated devices that spread as the layer's own initial weights; default file for mlp."""
+    """PCM pairs: conductance of a weight of 1 [uS], 'file' for the device model's, or Nsd, such as
+    3.5sd: devices reach the refresh threshold at N standard deviations of the layer's initial
+    weights; default file for mlp, else by task."""
+    initial: Literal["", "devices", "weights"] = ""
+    """PCM pairs start as fabricated (devices) or hold the network's initial weights (weights);
+    default devices for mlp, else weights."""
     array_size: str = ""
     """Largest array, ROWSxCOLUMNS; larger layers are split."""
     devices_per_weight: str = "1"
@@ -127,13 +66,14 @@ class Options:
     loss: Literal["", "mse", "cross-entropy"] = ""
     """mse: half the summed square of a sigmoid output's error; cross-entropy: linear output;
     default mse for mlp."""
-    dropout: float = 0.0
-    """lstm: share of non-recurrent connections dropped in training."""
+    dropout: float | None = None
+    """Share dropped in training: lstm, of non-recurrent connections (default 0); cnn of cifar10,
+    after every pool and full layer (default 0.25 and 0.5)."""
     sequence: int = 100
     """lstm: characters in a sequence."""
     epochs: int = 10
     """Passes over the training set."""
-    batch_size: int = 0
+    batch_size: int | None = None
     """Examples a step (lstm: sequences); default 1 (mlp), 50 (cnn), 32 (lstm), 100 (gan)."""
     lr: float | None = None
     """Learning rate; default by task, loss and base optimizer (mlp, mse, sgd: 0.4)."""
@@ -167,45 +107,61 @@ class Options:
     """lstm: characters to write with the trained model, into sample.txt."""
 
     def __post_init__(self) -> None:
-        own = _TASKS[self.task]
+        own = defaults.TASKS[self.task]
         if not self.data:
             object.__setattr__(self, "data", own.data[0])
         if self.data not in own.data:
             raise InputError(
                 f"--data {self.data!r}: task {self.task} works on {', '.join(own.data)}"
             )
-        for name in ("hidden", "loss", "batch_size", "base_optimizer", "beta"):
-            if not getattr(self, name):
+        for name in defaults.LEFT_TO_THE_TASK:
+            if getattr(self, name) in ("", None):
                 object.__setattr__(self, name, getattr(own, name))
         self._check_numbers()
-        if self.task in ("lstm", "gan") and self.loss != "cross-entropy":
-            raise InputError(
-                f"--loss {self.loss}: task {self.task} has cross-entropy; leave it out"
-            )
-        if self.sample and self.task != "lstm":
-            raise InputError(f"--sample {self.sample}: only task lstm writes text; leave it out")
-        for name in ("hidden_layers", "array_limit", "devices", "layer_beta"):
+        self._check_task()
+        for name in ("hidden_layers", "array_limit", "devices", "layer_beta", "changes"):
             getattr(self, name)  # raises for what cannot be read
         self.converters("mca")
-        devicemodels.parse_changes(self.vary)
         for name in self.switched_off:
             if name not in devicemodels.NONIDEALITIES:
                 hint = closest(name, devicemodels.NONIDEALITIES)
                 raise InputError(f"--without {name!r}: {hint}")
 
+    def _check_task(self) -> None:
+        """Refuse what does not apply to the task, lest it be thought to have done something."""
+        if self.task == "cnn" and self.hidden:
+            raise InputError(f"--hidden {self.hidden!r}: the cnn's layers are fixed; leave it out")
+        if self.task in ("lstm", "gan") and self.loss != "cross-entropy":
+            raise InputError(
+                f"--loss {self.loss}: task {self.task} has cross-entropy; leave it out"
+            )
+        drops = self.task == "lstm" or (self.task, self.data) == ("cnn", "cifar10")
+        if self.dropout is not None and not drops:
+            raise InputError(
+                f"--dropout {self.dropout}: only the lstm and the cnn of cifar10 take it; leave "
+                "it out"
+            )
+        of_text = {"sample": "writes text", "sequence": "reads sequences"}
+        for name, what in of_text.items():
+            value = getattr(self, name)
+            if self.task != "lstm" and value != Options.__dataclass_fields__[name].default:
+                raise InputError(f"{flag(name)} {value}: only task lstm {what}; leave it out")
+
     def _check_numbers(self) -> None:
         lowest = {"epochs": 1, "batch_size": 1, "refresh_every": 0, "pulse_length": 1, "threads": 1}
         lowest |= {"learning_rate": 0, "seconds_per_example": 0, "checkpoint_every": 0}
-        lowest |= {"zero_shift": 0, "dropout": 0, "sequence": 1, "sample": 0}
+        lowest |= {"zero_shift": 0, "sequence": 1, "sample": 0}
         for name, low in lowest.items():
             value = getattr(self, name)
             if not (value >= low and math.isfinite(value)):
                 given = "--lr" if name == "learning_rate" else flag(name)
                 raise InputError(f"{given} {value}: give a number of {low} or more")
-        if self.dropout >= 1:
-            raise InputError(f"--dropout {self.dropout}: give a share below 1")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout {self.dropout}: give a share from 0 to below 1")
         if self.train_limit is not None and self.train_limit < 1:
             raise InputError(f"--train-limit {self.train_limit}: give at least 1 example")
+        if self.input_bits not in (None, 0, *range(2, 25)):
+            raise InputError(f"--input-bits {self.input_bits}: give 2 to 24 bits, or 0 for ideal")
         if self.epsilon is not None and not 0 < self.epsilon < math.inf:
             raise InputError(
                 f"--epsilon {self.epsilon}: give a positive weight change, or leave it out for "
@@ -219,74 +175,50 @@ class Options:
         """The learning rate in force: the one given, or the task's own."""
         if self.lr is not None:
             return self.lr
-        return _LR.get((self.task, self.loss, self.base_optimizer), _LR_ADAM)
+        return defaults.learning_rate(self.task, self.loss, self.base_optimizer)
+
+    @property
+    def batch(self) -> int:
+        """Examples a step: ``batch_size``, which is no longer None once options are made."""
+        assert self.batch_size is not None
+        return self.batch_size
 
     @property
     def hidden_layers(self) -> tuple[int, ...]:
         """Widths of the hidden layers."""
-        try:
-            widths = tuple(int(part) for part in self.hidden.split(",") if part.strip())
-        except ValueError:
-            widths = (0,)
-        if any(width < 1 for width in widths):
-            raise InputError(f"--hidden {self.hidden!r}: give widths such as 250 or 256,128")
-        if self.hidden and self.task == "cnn":
-            raise InputError(f"--hidden {self.hidden!r}: the cnn's layers are fixed; leave it out")
-        return widths
+        return values.widths(self.hidden)
 
     @property
     def array_limit(self) -> tuple[int, int] | None:
         """Rows and columns of the largest array, None for any size."""
-        if not self.array_size:
-            return None
-        try:
-            rows, columns = (int(part) for part in self.array_size.split("x"))
-        except ValueError:
-            rows = columns = 0
-        if min(rows, columns) < 1:
-            raise InputError(f"--array-size {self.array_size!r}: give ROWSxCOLUMNS, e.g. 512x512")
-        return rows, columns
+        return values.array_limit(self.array_size)
 
     @property
     def devices(self) -> dict[str, int]:
         """Devices a weight by layer; '' stands for the layers that are not named."""
-        found = {}
-        try:
-            for part in self.devices_per_weight.split(","):
-                layer, named, number = part.rpartition("=")
-                found[layer.strip() if named else ""] = int(number)
-        except ValueError:
-            found = {"": 0}
-        if min(found.values()) < 1:
-            raise InputError(
-                f"--devices-per-weight {self.devices_per_weight!r}: give N, or LAYER=N,... such "
-                "as conv2=13"
-            )
-        return found
+        return values.devices(self.devices_per_weight)
 
     @property
-    def layer_beta(self) -> float | Literal["initial"] | None:
+    def layer_beta(self) -> float | str | None:
         """The beta that layers are made with, None for the device model's."""
-        if self.beta == "initial":
-            return "initial"
-        if self.beta == "file":
-            return None
-        try:
-            value = float(self.beta)
-        except ValueError:
-            value = math.nan
-        if not 0 < value < math.inf:
-            raise InputError(f"--beta {self.beta!r}: give a conductance [uS], 'file' or 'initial'")
-        return value
+        return values.beta(self.beta)
 
     @property
     def switched_off(self) -> tuple[str, ...]:
         """The non-idealities of --without."""
-        return tuple(part.strip() for part in self.without.split(",") if part.strip())
+        return values.names(self.without)
+
+    @property
+    def changes(self) -> dict[str, float]:
+        """The constants of --vary and their values."""
+        try:
+            return devicemodels.parse_changes(self.vary)
+        except InputError as error:
+            raise InputError(f"--vary: {error}") from None
 
     def converters(self, rule: Rule) -> Periphery:
         """Return the periphery of a rule: the preset with what is changed of it."""
-        base = preset(self.periphery or _PERIPHERY[rule])
+        base = preset(self.periphery_name(rule))
         changed: dict[str, Any] = {}
         if self.input_bits is not None:
             changed["input_bits"] = self.input_bits or None
@@ -301,7 +233,7 @@ class Options:
 
     def periphery_name(self, rule: Rule) -> str:
         """Return the name of the periphery in force: the one named, or the rule's own."""
-        return self.periphery or _PERIPHERY[rule]
+        return self.periphery or defaults.PERIPHERY[rule]
 
 
 def shared(options: Options) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from devicemodels.errors import InputError, closest
 from mcatrain.nn.convert import convert
 from mcatrain.optim.mca import MCA
 from mcatrain.optim.rpu import RPU
@@ -23,7 +24,8 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
     """Put the model on the rule's arrays (fp32: leave it) and make its optimizer.
 
     PCM devices start as fabricated, as in Front. Neurosci. 14:406; bipolar ones hold the
-    network's own initial weights.
+    network's own initial weights. Raises InputError for what the model or its devices do not
+    have: a layer of --devices-per-weight, a symmetry point to measure.
     """
     base, extra = _BASE[config.base_optimizer]
     if config.rule == "fp32":
@@ -31,12 +33,19 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
     device_model = config.load_device_model()
     number = dict(config.devices)
     shared = number.pop("", 1)
+    layers = [name for name, m in model.named_modules() if any(True for _ in m.parameters(False))]
+    for layer in number:
+        if layer not in layers:
+            raise InputError(
+                f"--devices-per-weight {config.devices_per_weight!r}: no layer {layer!r}: "
+                f"{closest(layer, layers)}"
+            )
     model = convert(
         model,
         device_model,
         seed=config.seed,
         periphery=config.rule_periphery,
-        initial="devices",
+        initial=config.initial,
         # Devices that hold weights directly have no beta.
         beta=config.layer_beta if device_model.synapse else None,
         array_size=config.array_limit,

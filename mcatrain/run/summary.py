@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -29,21 +30,41 @@ def counts(model: nn.Module) -> dict[str, int]:
 
 
 def histograms(model: nn.Module) -> dict[str, Any]:
-    """Return histograms by layer: G+ and G- [µS] or w, read weights, chi; fp32 only weights."""
-    layers: dict[str, Any] = {}
+    """Return histograms by layer, and the weight change of a pulse by layer.
+
+    Of G+ and G- [µS] or w of all devices, read weights, chi; fp32: of weights. A layer on
+    several tiles is one layer here.
+    """
+    parts: dict[str, dict[str, list[Tensor]]] = {}
+    pulse: dict[str, float] = {}
     for name, tile in tiles(model).items():
         values = tile.synapse.conductances(tile.now_s)
         values |= {"weight": tile.synapse.weights(tile.now_s), "chi": tile.chi.detach()}
-        layers[name.removesuffix(".tile")] = {k: _histogram(v) for k, v in values.items()}
+        layer = _layer(name)
+        pulse[layer] = tile.synapse.granularity
+        for key, value in values.items():
+            parts.setdefault(layer, {}).setdefault(key, []).append(value.reshape(-1))
     for name, module in model.named_modules():
-        for weight, values in module.named_parameters(prefix=name, recurse=False):
-            if isinstance(module, _MATRICES) and values.dim() > 1:
-                layers[weight] = {"weight": _histogram(values.detach())}
-    return {"layers": layers}
+        for key, value in module.named_parameters(recurse=False):
+            if isinstance(module, _MATRICES) and value.dim() > 1:
+                # An LSTM has two matrices a layer, which an array holds as one.
+                layer = f"{name} {key[-2:]}" if isinstance(module, nn.LSTM) else name
+                parts.setdefault(layer, {}).setdefault("weight", []).append(value.reshape(-1))
+    layers = {
+        layer: {key: _histogram(torch.cat(found)) for key, found in values.items()}
+        for layer, values in parts.items()
+    }
+    return {"layers": layers, "pulse": pulse}
+
+
+def _layer(tile: str) -> str:
+    """Return the layer that a tile belongs to: 'conv1.tile.tiles.3' is of conv1."""
+    whole = re.sub(r"\.tiles\.\d+$", "", tile)
+    return whole.removesuffix(".tile").replace(".arrays.", " ")
 
 
 def _histogram(values: Tensor) -> dict[str, list[float]]:
-    flat = values.reshape(-1).double().cpu()
+    flat = values.detach().double().cpu()
     low, high = flat.min().item(), flat.max().item()
     if low == high:
         low, high = low - 0.5, high + 0.5
@@ -81,8 +102,8 @@ def _failure(metric: str, course: list[float | None]) -> str:
         best = max(known)
         failed = last < max(_POOR, best - _COLLAPSE)
         return f"it ended at {last:.1%} test accuracy (best {best:.1%})" if failed else ""
-    best, name = min(known), metric.replace("_", " ")
-    return f"it ended at {last:.4g} {name} (best {best:.4g})" if last > _WORSE * best else ""
+    best, name = min(known), metric.replace("_", " ").replace("frechet", "Fréchet")
+    return f"its {name} ended at {last:.4g} (best {best:.4g})" if last > _WORSE * best else ""
 
 
 def _inner(tile: Any) -> Any:

@@ -28,7 +28,7 @@ class Task(ABC):
 
     @abstractmethod
     def model(self) -> nn.Module:
-        """Make the network, with torch's own initial weights."""
+        """Make the network."""
 
     @abstractmethod
     def start_epoch(self, shuffle: torch.Generator) -> None:
@@ -50,6 +50,11 @@ class Task(ABC):
 
     def restore(self, state: dict[str, Tensor]) -> None:  # noqa: B027 - nothing is a state too
         """Take back what `state` gave."""
+
+    @property
+    def is_asked_to_show(self) -> bool:
+        """Did the user ask for what `show` writes, even of a run that is finished?"""
+        return False
 
     def show(self, model: nn.Module, folder: Path) -> None:  # noqa: B027 - most have nothing
         """Write what the model makes, if that can be looked at, into the run folder."""

@@ -46,7 +46,7 @@ class ImageTask(Task):
     def train_on(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, at: int
     ) -> tuple[float, int]:
-        part = self._order[at : at + self.options.batch_size]
+        part = self._order[at : at + self.options.batch]
         loss = self.loss(model(self.train_x[part]), self.train_y[part])
         return descend(loss, optimizer), len(part)
 

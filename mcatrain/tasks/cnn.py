@@ -12,7 +12,7 @@ from mcatrain.tasks.classify import ImageTask
 Layers = list[tuple[str, nn.Module]]
 
 
-def _cifar10(classes: int) -> Layers:
+def _cifar10(classes: int, dropout: float | None) -> Layers:
     """Nine layers, 1.47 M weights, of the form of Nandakumar et al. 2020 (widths are ours).
 
     3 x [2 conv 3x3 ReLU, max-pool, dropout 0.25], 3 fully connected with dropout 0.5; initial
@@ -26,12 +26,12 @@ def _cifar10(classes: int) -> Layers:
             layers.append((f"relu{stage}{part}", nn.ReLU()))
             fan_in = channels
         layers.append((f"pool{stage}", nn.MaxPool2d(2)))
-        layers.append((f"drop{stage}", nn.Dropout(0.25)))
+        layers.append((f"drop{stage}", nn.Dropout(0.25 if dropout is None else dropout)))
     layers.append(("flat", nn.Flatten()))
     for k, (wide, narrow) in enumerate(((192 * 16, 256), (256, 128)), start=1):
         layers.append((f"fc{k}", nn.Linear(wide, narrow)))
         layers.append((f"relu_fc{k}", nn.ReLU()))
-        layers.append((f"drop_fc{k}", nn.Dropout(0.5)))
+        layers.append((f"drop_fc{k}", nn.Dropout(0.5 if dropout is None else dropout)))
     layers.append(("fc3", nn.Linear(128, classes)))
     for _, layer in layers:
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -42,7 +42,7 @@ def _cifar10(classes: int) -> Layers:
     return layers
 
 
-def _mnist(classes: int) -> Layers:
+def _mnist(classes: int, dropout: float | None) -> Layers:
     """The network of Gokmen, Onen & Haensch 2017: arrays 16x26, 32x401, 128x513, 10x129."""
     return [
         ("conv1", nn.Conv2d(1, 16, 5)),
@@ -58,7 +58,7 @@ def _mnist(classes: int) -> Layers:
     ]
 
 
-def _digits(classes: int) -> Layers:
+def _digits(classes: int, dropout: float | None) -> Layers:
     """A small one for images of 8x8 pixels, to try things out."""
     return [
         ("conv1", nn.Conv2d(1, 8, 3, padding=1)),
@@ -74,7 +74,7 @@ def _digits(classes: int) -> Layers:
     ]
 
 
-_NETWORKS: dict[str, Callable[[int], Layers]] = {
+_NETWORKS: dict[str, Callable[[int, float | None], Layers]] = {
     "cifar10": _cifar10,
     "mnist": _mnist,
     "digits": _digits,
@@ -91,7 +91,7 @@ class CNNTask(ImageTask):
         return images * 2 - 1 if self.data.image_shape[0] == 3 else images
 
     def model(self) -> nn.Module:
-        layers = _NETWORKS[self.options.data](self.data.classes)
+        layers = _NETWORKS[self.options.data](self.data.classes, self.options.dropout)
         if self.options.loss == "mse":
             layers.append(("sigmoid", nn.Sigmoid()))
         return nn.Sequential(OrderedDict(layers))

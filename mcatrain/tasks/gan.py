@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
 from mcatrain.data import load_images
 from mcatrain.run.options import Options
@@ -20,7 +20,8 @@ from mcatrain.tasks.frechet import FeatureSpace
 LATENT = 64
 _SIDE = 8
 _SHEET = _SIDE**2
-_EVALUATED = 10_000
+#: Images of an evaluation, or as many as the test set has.
+_EVALUATED = 2_000
 _SEED = 20_201_112
 
 
@@ -70,7 +71,7 @@ class GANTask(Task):
     ) -> tuple[float, int]:
         """Return the discriminator's loss [nats], half real and half generated."""
         generator, discriminator = _parts(model)
-        real = self.train_x[self._order[at : at + self.options.batch_size]]
+        real = self.train_x[self._order[at : at + self.options.batch]]
         with torch.no_grad():
             fake = generator(self._noise(len(real)))
         judged = discriminator(torch.cat([real, fake]))
@@ -97,7 +98,7 @@ class GANTask(Task):
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return frechet_distance to the test images, and test_loss of the discriminator [nats]."""
-        images = self._generate(model, _EVALUATED)
+        images = self._generate(model, max(_EVALUATED, len(self.test_x)))
         _, discriminator = _parts(model)
         with torch.no_grad():
             fake = images[: len(self.test_x)]
@@ -108,13 +109,14 @@ class GANTask(Task):
         }
 
     def show(self, model: nn.Module, folder: Path) -> None:
-        """Write samples.png, a sheet of 8 x 8 generated images."""
+        """Write samples.png, a sheet of 8 x 8 generated images with grey lines between them."""
         from matplotlib.image import imsave  # here, because it takes a while to import
 
         _, height, width = self.image_shape
         images = (self._generate(model, _SHEET).cpu().clamp(-1, 1) + 1) / 2
-        rows = images.view(_SIDE, _SIDE, height, width).transpose(1, 2)
-        sheet = rows.reshape(_SIDE * height, _SIDE * width).numpy()
+        framed = pad(images.view(-1, height, width), (0, 1, 0, 1), value=0.5)
+        rows = framed.view(_SIDE, _SIDE, height + 1, width + 1).transpose(1, 2)
+        sheet = rows.reshape(_SIDE * (height + 1), -1)[:-1, :-1].numpy()
         part = folder / "samples.png.part"
         imsave(part, sheet, format="png", cmap="gray", vmin=0, vmax=1)
         os.replace(part, folder / "samples.png")

@@ -59,16 +59,21 @@ class LSTMTask(Task):
         super().__init__(options, device)
         folder = Path(options.data_dir) if options.data_dir else None
         self.text: Text = load_text(options.data, folder, options.train_limit)
-        self.train = self._streams(self.text.train, options.batch_size)
+        self.train = self._streams(self.text.train, options.batch)
         self.test = self._streams(self.text.test, _TEST_STREAMS)
+        if self.test.shape[1] < 2:
+            raise InputError(
+                f"{options.data}: its test text has {len(self.text.test)} characters: give at "
+                f"least {2 * _TEST_STREAMS}"
+            )
         self.windows = (self.train.shape[1] - 1) // options.sequence
-        if not self.windows:
+        if self.windows < 1:
             raise InputError(
                 f"--train-limit or {options.data}: {len(self.text.train)} characters are too few "
-                f"for {options.batch_size} sequences of {options.sequence} (--batch-size, "
-                f"--sequence): give at least {options.batch_size * (options.sequence + 1)}"
+                f"for {options.batch} sequences of {options.sequence} (--batch-size, "
+                f"--sequence): give at least {options.batch * (options.sequence + 1)}"
             )
-        self.examples = self.windows * options.batch_size
+        self.examples = self.windows * options.batch
         self._carried: State | None = None
 
     def _streams(self, codes: Tensor, number: int) -> Tensor:
@@ -77,7 +82,7 @@ class LSTMTask(Task):
 
     def model(self) -> CharacterModel:
         vocabulary = len(self.text.vocabulary)
-        return CharacterModel(vocabulary, self.options.hidden_layers, self.options.dropout)
+        return CharacterModel(vocabulary, self.options.hidden_layers, self.options.dropout or 0.0)
 
     def start_epoch(self, shuffle: torch.Generator) -> None:
         self._carried = None
@@ -85,9 +90,9 @@ class LSTMTask(Task):
     def train_on(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, at: int
     ) -> tuple[float, int]:
-        begin = at // self.options.batch_size * self.options.sequence
+        begin = at // self.options.batch * self.options.sequence
         loss, self._carried = self._loss(model, self.train, begin, self._carried)
-        return descend(loss, optimizer), self.options.batch_size
+        return descend(loss, optimizer), self.options.batch
 
     def _loss(
         self, model: nn.Module, streams: Tensor, begin: int, state: State | None
@@ -125,9 +130,13 @@ class LSTMTask(Task):
                 code = chosen.view(1, 1).to(self.device)
         return self.text.decode(written)
 
+    @property
+    def is_asked_to_show(self) -> bool:
+        return self.options.sample > 0
+
     def show(self, model: nn.Module, folder: Path) -> None:
         """Write sample.txt, if a sample was asked for."""
-        if self.options.sample:
+        if self.is_asked_to_show:
             written = self.sample(model, self.options.sample)
             write_text(folder / "sample.txt", written + "\n")
 

@@ -155,8 +155,8 @@ def test_module_apply_still_works() -> None:
         ({"initial": "random"}, "give 'weights' or 'devices'"),
         ({"device_model": "gokmen2016", "beta": 2.0}, "does not apply"),
         ({"beta": -1.0}, "beta = -1.0"),
-        ({"beta": "initail"}, r"give a number \[uS\], 'initial' or None"),
-        ({"device_model": "gokmen2016", "beta": "initial"}, "only PCM pairs have it"),
+        ({"beta": "3.5"}, r"give a conductance \[uS\], or standard deviations such as '3.5sd'"),
+        ({"device_model": "gokmen2016", "beta": "3.5sd"}, "only PCM pairs have it"),
         ({"devices_per_weight": 0}, "devices_per_weight = 0"),
         ({"devices_per_weight": 2, "selection": "coutner"}, "did you mean 'counter'"),
         ({"zero_shift": -1}, "zero_shift = -1"),
@@ -226,33 +226,31 @@ def test_overrides_name_layers_of_every_kind() -> None:
                 overrides={"norm": None})  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [1, 4])
 @pytest.mark.parametrize("kind", ["Linear", "grouped Conv2d", "GRU"])
-def test_beta_of_the_initial_spread(kind: str, number: int) -> None:
-    """Devices as fabricated spread as the layer's own weights, which exist nowhere but in blocks.
+def test_beta_of_standard_deviations(kind: str) -> None:
+    """A device at the refresh threshold, 8 uS, is worth N deviations of the layer's own weights.
 
-    The clip of devices at g_min takes 3 % from their spread. Of 10,000 weights or more, the
-    spread is known to 0.7 %: 4 standard errors are left. Zeros outside of blocks would cost 13 %
-    (GRU) and 50 % (groups).
+    The zeros outside of blocks are no weights: they would cost 13 % (GRU) and 50 % (groups).
     """
     torch.manual_seed(0)
     layer = {
-        "Linear": lambda: nn.Linear(120, 90),
+        "Linear": lambda: nn.Linear(120, 90, bias=False),
         "grouped Conv2d": lambda: nn.Conv2d(80, 80, 3, groups=4, bias=False),
         "GRU": lambda: nn.GRU(50, 50, bias=False),
     }[kind]()
     own = torch.cat([p.detach().reshape(-1) for p in layer.parameters()]).std().item()
     model = nn.ModuleDict({"it": layer})
-    convert(model, initial="devices", beta="initial", devices_per_weight=number)
-    made = torch.cat([tile.weights().reshape(-1) for tile in tiles(model).values()]).std().item()
-    assert made == pytest.approx(own, rel=0.06)
+    convert(model, beta="2.5sd")
+    for tile in tiles(model).values():
+        # epsilon is 0.77 uS of mean step in weight units
+        assert 8.0 / 0.77 * tile.synapse.granularity == pytest.approx(2.5 * own, rel=1e-6)
 
 
 def test_beta_of_weights_that_are_all_alike_is_refused() -> None:
     layer = nn.Linear(4, 4, bias=False)
     nn.init.zeros_(layer.weight)
     with pytest.raises(InputError, match="the weights of 'linear' are all alike"):
-        convert(layer, beta="initial")
+        convert(layer, beta="3.5sd")
 
 
 @pytest.mark.parametrize("kind", ["Linear", "Conv2d"])

@@ -5,14 +5,38 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mcatrain.report import build_report
+
 _FINAL = {"fp32": 0.98, "mca": 0.97, "rpu": 0.85}
 _LAYERS = {"hidden": 250 * 785, "output": 2510}
+METRIC = {
+    "mlp": "test_accuracy", "cnn": "test_accuracy", "lstm": "bits_per_character",
+    "gan": "frechet_distance",
+}  # fmt: skip
+
+
+def png(seed: int) -> bytes:
+    """Return a PNG image of 8 x 8 grey pixels that differs by seed."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + check
+
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)
+    rows = b"".join(b"\0" + bytes((20 * k + seed) % 256 for k in range(8)) for _ in range(8))
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
 
 
 def write_run(
@@ -26,8 +50,15 @@ def write_run(
     finished: bool = True,
     remarks: tuple[str, ...] = (),
     without: tuple[str, ...] = (),
+    options: dict[str, Any] | None = None,
+    layers: dict[str, int] = _LAYERS,
+    images: bool = False,
+    written: str = "",
 ) -> dict[str, Any]:
-    """Write a run folder as mcatrain train leaves it and return its result."""
+    """Write a run folder as mcatrain train leaves it and return its result.
+
+    The metric is that of the task in ``options``.
+    """
     folder.mkdir(parents=True)
     final = _FINAL[rule] if accuracy is None else accuracy
     chance = random.Random(f"{rule} {device} {seed}")
@@ -35,24 +66,31 @@ def write_run(
         "task": "mlp", "rule": rule, "device_model": device, "data": "digits", "epochs": epochs,
         "batch_size": 1, "lr": 0.4, "seed": seed, "hidden": [250], "loss": "mse",
         "periphery": "mca2020", "refresh_every": 100, "without": list(without),
-    }  # fmt: skip
+    } | (options or {})  # fmt: skip
+    metric = METRIC[config["task"]]
     toml = "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items())
     (folder / "config.toml").write_text(toml)
     history = [
         _evaluation(rule, device, e, final, chance)
         for e in range(0, (epochs if finished else epochs // 2) + 1)
     ]
+    for row in history:  # losses of any task will do for the accuracy that fell out
+        row[metric] = row.pop("test_accuracy") * (1 if metric == "test_accuracy" else 40)
+    if images:
+        (folder / "samples.png").write_bytes(png(seed))
+    if written:
+        (folder / "sample.txt").write_text(written)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in history))
     if rule != "fp32":
         source = resources.files("devicemodels") / "parameters" / f"{device}.toml"
         (folder / "device.toml").write_text(source.read_text())
     if not finished:
         return {}
-    (folder / "histograms.json").write_text(json.dumps({"layers": _histograms(rule, device)}))
+    (folder / "histograms.json").write_text(json.dumps(_histograms(rule, device, layers)))
     last = history[-1]
-    names = ("train_loss", "test_loss", "test_accuracy")
+    names = ("train_loss", "test_loss", metric)
     result = {
-        "task": "mlp", "rule": rule, "device": None if rule == "fp32" else device,
+        "task": config["task"], "rule": rule, "device": None if rule == "fp32" else device,
         "data": "digits", "seed": seed, "epochs": epochs,
         "metrics": {name: last[name] for name in names},
         "set_pulses": last["set_pulses"], "reset_pulses": last["reset_pulses"],
@@ -81,14 +119,14 @@ def _evaluation(
     }  # fmt: skip
 
 
-def _histograms(rule: str, device: str) -> dict[str, Any]:
+def _histograms(rule: str, device: str, sizes: dict[str, int]) -> dict[str, Any]:
     def bell(low: float, high: float, centre: float, width: float, total: int) -> dict[str, Any]:
         edges = [low + (high - low) * k / 50 for k in range(51)]
         share = [math.exp(-(((e - centre) / width) ** 2) / 2) for e in edges[:-1]]
         return {"edges": edges, "counts": [round(total * s / sum(share)) for s in share]}
 
     layers: dict[str, Any] = {}
-    for name, size in _LAYERS.items():
+    for name, size in sizes.items():
         layers[name] = {"weight": bell(-1.2, 1.2, 0, 0.25, size)}
         if rule == "fp32":
             continue
@@ -98,7 +136,7 @@ def _histograms(rule: str, device: str) -> dict[str, Any]:
             layers[name]["w"] = bell(-0.6, 0.6, 0.05, 0.15, size)
         if rule == "mca":
             layers[name]["chi"] = bell(-0.1, 0.1, 0, 0.05, size)
-    return layers
+    return {"layers": layers, "pulse": {} if rule == "fp32" else dict.fromkeys(layers, 0.037)}
 
 
 def write_comparison(
@@ -122,7 +160,8 @@ def write_comparison(
             entries.append(entry | {name: result[name] for name in kept})
     table = {
         "command": "mcatrain compare --task mlp --seeds " + ",".join(map(str, seeds)),
-        "task": "mlp", "data": "digits", "rules": [rule for rule, _ in rules],
+        "task": (options.get("options") or {}).get("task", "mlp"), "data": "digits",
+        "rules": [rule for rule, _ in rules],
         "seeds": list(seeds), "entries": entries,
     }  # fmt: skip
     (folder / "comparison.json").write_text(json.dumps(table))
@@ -149,3 +188,94 @@ def make_comparison(tmp_path: Path) -> Any:
         return tmp_path / "comparison"
 
     return make
+
+
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """A parsed report: visible text, tables as rows of cells, references, pictures."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.source, self.words = text, ""
+        self.tables: dict[str, list[list[str]]] = {}
+        self.references: list[str] = []
+        self.ids: list[str] = []
+        self.alts: list[str] = []
+        self.images: dict[str, str] = {}
+        self.figures: list[str] = []
+        self.open: list[str] = []
+        self._rows: list[list[str]] | None = None
+        self.feed(text)
+        assert not self.open, f"unclosed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {key: value or "" for key, value in attrs}
+        if tag not in VOID:
+            self.open.append(tag)
+        self.references += [values[k] for k in ("src", "href", "action", "data") if k in values]
+        self.ids += [values["id"]] if "id" in values else []
+        if tag == "svg":
+            assert values["role"] == "img"
+            self.alts.append(values["aria-label"])
+        if tag == "img":
+            self.images[values["alt"]] = values["src"]
+        if tag == "figure":
+            self.figures.append(values.get("class", ""))
+        if tag == "table":
+            self._rows = self.tables.setdefault(values["class"].split()[0], [])
+        elif tag == "tr" and self._rows is not None:
+            self._rows.append([])
+        elif tag in ("td", "th") and self._rows is not None:
+            self._rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        if tag == "table":
+            self._rows = None
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & set(self.open):
+            self.words += data
+            if self._rows and {"td", "th"} & set(self.open):
+                self._rows[-1][-1] += data
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", self.words)
+
+    def row(self, table: str, first: str) -> list[str]:
+        rows = [row for row in self.tables[table] if row[0].strip() == first]
+        assert len(rows) == 1, f"{first!r} heads {len(rows)} rows"
+        return [re.sub(r"\s+", " ", cell).strip() for cell in rows[0]]
+
+
+@pytest.fixture
+def report() -> Callable[[Path], Page]:
+    """Return a function: build the report of a folder and check what holds for every report."""
+    return _report
+
+
+def _report(folder: Path) -> Page:
+    path = build_report(folder)
+    assert path == folder / "report.html"
+    assert not list(folder.glob(".report*"))
+    assert path.stat().st_size < 5e6
+    page = Page(path.read_text(encoding="utf-8"))
+    inner = [ref for ref in page.references if not ref.startswith("data:image/png;base64,")]
+    assert all(ref.startswith("#") for ref in inner), "an outside reference"
+    assert {ref[1:] for ref in inner} <= set(page.ids)
+    assert len(set(page.ids)) == len(page.ids), "an id stands twice"
+    source = re.sub(r'"data:image/png;base64,[^"]*"', "", page.source)  # any letters may be in it
+    assert "http" not in source.replace("http-equiv", "")
+    assert "@import" not in page.source
+    assert not re.search(r"\bnan\b|\binf\b|\bNone\b|\bundefined\b", page.text, re.I)
+    assert all(alt.strip() for alt in [*page.alts, *page.images])
+    assert "prefers-color-scheme: dark" in page.source
+    return page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,91 +18,19 @@ from mcatrain.report.response import set_response, up_down_response
 
 PCM, STEP = "nandakumar2018", "gokmen2016"
 FOUR = (("fp32", PCM), ("mca", PCM), ("rpu", PCM), ("rpu", STEP))
-VOID = {"meta", "link", "br", "img", "hr", "input"}
 
 
-class Page(HTMLParser):
-    """A parsed report: visible text, tables as rows of cells, references, pictures."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.source, self.words = text, ""
-        self.tables: dict[str, list[list[str]]] = {}
-        self.references: list[str] = []
-        self.ids: list[str] = []
-        self.alts: list[str] = []
-        self.open: list[str] = []
-        self._rows: list[list[str]] | None = None
-        self.feed(text)
-        assert not self.open, f"unclosed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = {key: value or "" for key, value in attrs}
-        if tag not in VOID:
-            self.open.append(tag)
-        self.references += [values[k] for k in ("src", "href", "action", "data") if k in values]
-        self.ids += [values["id"]] if "id" in values else []
-        if tag == "svg":
-            assert values["role"] == "img"
-            self.alts.append(values["aria-label"])
-        if tag == "table":
-            self._rows = self.tables.setdefault(values["class"].split()[0], [])
-        elif tag == "tr" and self._rows is not None:
-            self._rows.append([])
-        elif tag in ("td", "th") and self._rows is not None:
-            self._rows[-1].append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-        if tag == "table":
-            self._rows = None
-
-    def handle_data(self, data: str) -> None:
-        if not {"style", "script"} & set(self.open):
-            self.words += data
-            if self._rows and {"td", "th"} & set(self.open):
-                self._rows[-1][-1] += data
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", self.words)
-
-    def row(self, table: str, first: str) -> list[str]:
-        rows = [row for row in self.tables[table] if row[0].strip() == first]
-        assert len(rows) == 1, f"{first!r} heads {len(rows)} rows"
-        return [re.sub(r"\s+", " ", cell).strip() for cell in rows[0]]
-
-
-def report(folder: Path) -> Page:
-    """Build the report of ``folder`` and check what holds for every report."""
-    path = build_report(folder)
-    assert path == folder / "report.html"
-    assert not list(folder.glob(".report*"))
-    assert path.stat().st_size < 5e6
-    page = Page(path.read_text(encoding="utf-8"))
-    assert all(ref.startswith("#") for ref in page.references), "an outside reference"
-    assert {ref[1:] for ref in page.references} <= set(page.ids)
-    assert len(set(page.ids)) == len(page.ids), "an id stands twice"
-    assert "http" not in page.source.replace("http-equiv", "")
-    assert "@import" not in page.source
-    assert not re.search(r"\bnan\b|\binf\b|\bNone\b|\bundefined\b", page.text, re.I)
-    assert all(alt.strip() for alt in page.alts)
-    assert "prefers-color-scheme: dark" in page.source
-    return page
+#: Builds the report of a folder, checks what holds for every one, and returns it parsed.
+Report = Callable[[Path], Any]
 
 
 @pytest.fixture
-def compared(make_comparison: Any) -> tuple[Path, Page]:
+def compared(make_comparison: Any, report: Report) -> tuple[Path, Any]:
     folder = make_comparison(FOUR, (0, 1))
     return folder, report(folder)
 
 
-def test_comparison_states_every_number(compared: tuple[Path, Page]) -> None:
+def test_comparison_states_every_number(compared: tuple[Path, Any]) -> None:
     folder, page = compared
     entries = json.loads((folder / "comparison.json").read_text())["entries"]
     accuracy: dict[Any, list[float]] = {}
@@ -134,7 +62,7 @@ def test_comparison_states_every_number(compared: tuple[Path, Page]) -> None:
     assert f"RPU on gokmen2016 is {gap:.1f} points below float32" in page.text
 
 
-def test_comparison_shows_pictures_devices_and_command(compared: tuple[Path, Page]) -> None:
+def test_comparison_shows_pictures_devices_and_command(compared: tuple[Path, Any]) -> None:
     _, page = compared
     for title in (
         "Test accuracy by epoch", "Test loss by epoch", "Train loss by epoch", "Pulses per epoch",
@@ -153,19 +81,21 @@ def test_comparison_shows_pictures_devices_and_command(compared: tuple[Path, Pag
     assert page.row("options", "rule") == ["rule", "fp32", "mca", "rpu", "rpu"]
 
 
-def test_one_seed_has_no_spread_and_unshared_devices_no_sentence(make_comparison: Any) -> None:
+def test_one_seed_has_no_spread_and_unshared_devices_no_sentence(
+    make_comparison: Any, report: Report
+) -> None:
     page = report(make_comparison((("fp32", PCM), ("mca", PCM)), (3,)))
     assert "±" not in page.row("summary", "float32")[2]
     assert "On the same" not in page.text
     assert "MCA on nandakumar2018 is" in page.text
 
 
-def test_remarks_name_rule_and_seed(make_comparison: Any) -> None:
+def test_remarks_name_rule_and_seed(make_comparison: Any, report: Report) -> None:
     folder = make_comparison((("mca", PCM),), (0, 1), remarks=("Collapsed without refresh.",))
     assert "MCA on nandakumar2018, seeds 0, 1: Collapsed without refresh." in report(folder).text
 
 
-def test_single_pcm_run(make_run: Any) -> None:
+def test_single_pcm_run(make_run: Any, report: Report) -> None:
     folder = make_run("mca", remarks=("Training collapsed <without> refresh.",))
     page = report(folder)
     accuracy = json.loads((folder / "result.json").read_text())["metrics"]["test_accuracy"]
@@ -184,7 +114,7 @@ def test_single_pcm_run(make_run: Any) -> None:
 
 
 @pytest.mark.parametrize("form", [["drift", "write-noise"], "drift,write-noise"])
-def test_switched_off_values_are_marked(make_run: Any, form: Any) -> None:
+def test_switched_off_values_are_marked(make_run: Any, form: Any, report: Report) -> None:
     folder = make_run("mca", without=("drift", "write-noise"))
     config = (folder / "config.toml").read_text()
     (folder / "config.toml").write_text(
@@ -196,7 +126,7 @@ def test_switched_off_values_are_marked(make_run: Any, form: Any) -> None:
     assert "Switched off: drift, write-noise." in page.text
 
 
-def test_float32_run_has_no_device(make_run: Any) -> None:
+def test_float32_run_has_no_device(make_run: Any, report: Report) -> None:
     page = report(make_run("fp32"))
     assert page.row("summary", "float32")[-3:-1] == ["—", "—"]
     assert "Devices" not in page.text
@@ -204,14 +134,14 @@ def test_float32_run_has_no_device(make_run: Any) -> None:
     assert "Weights." in page.text
 
 
-def test_bipolar_run(make_run: Any) -> None:
+def test_bipolar_run(make_run: Any, report: Report) -> None:
     page = report(make_run("rpu", STEP))
     assert "Device states w." in page.text
     assert "900 up pulses" in page.text
     assert "Refreshes per epoch" not in page.text
 
 
-def test_unfinished_run_shows_what_there_is(make_run: Any) -> None:
+def test_unfinished_run_shows_what_there_is(make_run: Any, report: Report) -> None:
     folder = make_run("mca", finished=False)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4500, "epo')  # killed while writing
@@ -222,13 +152,13 @@ def test_unfinished_run_shows_what_there_is(make_run: Any) -> None:
     assert "SET response" in page.text
 
 
-def test_run_without_any_evaluation(make_run: Any) -> None:
+def test_run_without_any_evaluation(make_run: Any, report: Report) -> None:
     folder = make_run("mca", finished=False)
     (folder / "metrics.jsonl").unlink()
     assert "no evaluation to show yet" in report(folder).text
 
 
-def test_diverged_run_is_named_and_shows_no_nan(make_run: Any) -> None:
+def test_diverged_run_is_named_and_shows_no_nan(make_run: Any, report: Report) -> None:
     folder = make_run("mca")
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9000, "epoch": 6, "train_loss": NaN, "test_loss": Infinity}\n')
@@ -240,25 +170,13 @@ def test_diverged_run_is_named_and_shows_no_nan(make_run: Any) -> None:
     assert "—" in page.row("summary", "MCA on nandakumar2018")
 
 
-def test_other_tasks_are_judged_by_their_metric(make_comparison: Any) -> None:
-    folder = make_comparison((("fp32", PCM), ("mca", PCM)), (0,))
-    path = folder / "comparison.json"
-    table = json.loads(path.read_text())
-    for entry, bits in zip(table["entries"], (1.25, 1.31), strict=True):
-        entry["metrics"] = {"bits_per_character": bits, "test_loss": bits * 0.69}
-    path.write_text(json.dumps(table))
-    page = report(folder)
-    assert page.row("summary", "MCA on nandakumar2018")[2:5] == ["1.3100", "+0.0600", "+0.0600"]
-    assert "is 0.0600 bits above float32 (1.3100 against 1.2500 bits)" in page.text
-
-
 def test_same_files_give_the_same_page(make_run: Any) -> None:
     folder = make_run("mca")
     first = build_report(folder).read_bytes()
     assert build_report(folder).read_bytes() == first
 
 
-def test_devices_in_files_of_one_name_stay_apart(make_comparison: Any) -> None:
+def test_devices_in_files_of_one_name_stay_apart(make_comparison: Any, report: Report) -> None:
     folder = make_comparison((("mca", PCM), ("rpu", PCM)), (0,))
     for rule, place in (("mca", "a/fit.toml"), ("rpu", "b/fit.toml")):
         path = folder / f"runs/{rule}-{PCM}-0/config.toml"
@@ -293,6 +211,7 @@ def _broken(folder: Path, name: str, text: str | None) -> str:
         ("result.json", "{", "not valid JSON (line 1"),
         ("result.json", "[]", "not a JSON object"),
         ("device.toml", None, "the file is missing"),
+        ("samples.png", "no picture", "not a whole PNG"),
         ("device.toml", "x = 1", "device_type is missing"),
         ("histograms.json", "{}", "not a JSON object"),
         (

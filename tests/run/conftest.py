@@ -55,6 +55,24 @@ def run() -> Callable[..., Path]:
     return make
 
 
+#: Every one of the 50 characters of the Penn Treebank.
+ALPHABET = " #$&'*-./0123456789<>N\\abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.fixture
+def ptb(tmp_path: Path) -> Path:
+    """A data folder, ``data``, with a tiny Penn Treebank: 510 training, 153 test characters."""
+    folder = tmp_path / "data" / "ptb"
+    folder.mkdir(parents=True)
+    for part, lines in (("train", 10), ("test", 3)):
+        turned = [ALPHABET[k:] + ALPHABET[:k] for k in range(1, lines + 1)]
+        words = "".join(
+            f"{line.strip() + '-' * (len(line) - len(line.strip()))}\n" for line in turned
+        )
+        (folder / f"ptb.{part}.txt").write_text(words)
+    return folder
+
+
 @pytest.fixture
 def flags() -> Callable[..., list[str]]:
     """Return a function that writes the options of a tiny run as command line arguments."""

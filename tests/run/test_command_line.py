@@ -74,6 +74,45 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     "periphery": ("--periphery mcaa", ("'mcaa'", "'mca'", "ideal", "rpu2016")),
     "adam with rpu": ("--rule rpu --base-optimizer adam", ("--base-optimizer adam", "rpu")),
     "data dir": ("--data mnist --data-dir nowhere", ("nowhere/mnist", "--data-dir")),
+    "hidden empty": ("--hidden ,", ("--hidden ','", "250")),
+    "hidden of the cnn": ("--task cnn --hidden 8", ("--hidden '8'", "cnn", "leave it out")),
+    "mse of the lstm": ("--task lstm --loss mse", ("--loss mse", "lstm", "cross-entropy")),
+    "mse of the gan": ("--task gan --loss mse", ("--loss mse", "gan", "cross-entropy")),
+    "data of another task": ("--task cnn --data ptb", ("--data 'ptb'", "cnn", "cifar10", "digits")),
+    "data of the gan": ("--task gan --data cifar10", ("--data 'cifar10'", "gan", "mnist")),
+    "sample of the mlp": ("--sample 5", ("--sample 5", "lstm", "leave it out")),
+    "sample of the gan": ("--task gan --sample 5", ("--sample 5", "lstm")),
+    "sample -1": ("--task lstm --sample -1", ("--sample -1", "0")),
+    "dropout of the mlp": ("--dropout 0.5", ("--dropout 0.5", "lstm", "cifar10")),
+    "dropout 1": ("--task lstm --dropout 1", ("--dropout 1.0", "below 1")),
+    "sequence of the mlp": ("--sequence 50", ("--sequence 50", "lstm")),
+    "sequence 0": ("--task lstm --sequence 0", ("--sequence 0", "1")),
+    "array size": ("--array-size 512", ("--array-size '512'", "512x512")),
+    "array size 0": ("--array-size 0x5", ("--array-size '0x5'", "ROWSxCOLUMNS")),
+    "devices of no number": ("--devices-per-weight 0=", ("--devices-per-weight '0='", "LAYER=N")),
+    "devices of no layer": ("--devices-per-weight =3", ("--devices-per-weight '=3'", "LAYER=N")),
+    "devices 0": ("--devices-per-weight 0", ("--devices-per-weight '0'", "give N")),
+    "devices twice": ("--devices-per-weight 0=2,0=3", ("'0=2,0=3'", "once")),
+    "devices of an unknown layer": (
+        "--task cnn --data digits --devices-per-weight conv9=3",
+        ("--devices-per-weight 'conv9=3'", "'conv9'", "conv2", "fc1"),
+    ),
+    "devices of a layer without weights": (
+        "--task cnn --data digits --devices-per-weight tanh1=3", ("'tanh1'", "conv1"),
+    ),
+    "vary an unknown constant": ("--vary nu_meen=0", ("--vary", "'nu_meen'", "'nu_mean'")),
+    "vary one of another device": ("--vary dw_min=0.1", ("--vary", "'dw_min'", "known: ")),
+    "vary no number": ("--vary nu_mean", ("--vary", "'nu_mean'", "NAME=NUMBER")),
+    "vary the impossible": ("--vary nu_mean=-1", ("--vary", "nu_mean = -1", "0 to 1")),
+    "beta a word": ("--beta x", ("--beta 'x'", "3.5sd", "file")),
+    "beta of no number": ("--beta xsd", ("--beta 'xsd'", "3.5sd")),
+    "beta 0": ("--beta 0", ("--beta '0'", "conductance")),
+    "zero shift of pairs": ("--zero-shift 5", ("zero_shift", "nandakumar2018")),
+    "zero shift -1": ("--zero-shift -1", ("--zero-shift -1", "0")),
+    "input bits": ("--input-bits 1", ("--input-bits 1", "2 to 24", "0")),
+    "rounding": ("--input-rounding up", ("'up'", "--input-rounding", "stochastic")),
+    "switch": ("--noise-management yes", ("'yes'", "--noise-management", "preset")),
+    "sequential": ("--sequential yes", ("'yes'", "--sequential", "default")),
 }  # fmt: skip
 
 
@@ -287,7 +326,9 @@ def test_help(command: Command) -> None:
 SHARED = (
     "--task --data --data-dir --train-limit --device-model --without --periphery --hidden --loss "
     "--epochs --batch-size --lr --lr-schedule --base-optimizer --epsilon --refresh-every "
-    "--pulse-length --seconds-per-example --torch-device --out --resume"
+    "--pulse-length --seconds-per-example --torch-device --out --resume --sequential --vary "
+    "--input-bits --input-rounding --noise-management --bound-management --beta --array-size "
+    "--devices-per-weight --zero-shift --dropout --sequence --sample"
 )
 
 
@@ -300,7 +341,7 @@ def test_help_lists_the_options(name: str, own: str, command: Command) -> None:
     words = out.replace(",", " ").split()
     for option in f"{SHARED} {own}".split():
         assert option in words
-    assert "--no-sequential" in out
+    assert "--no-update-management" in out
     assert f"mcatrain {name}" in out
 
 
@@ -411,7 +452,7 @@ def test_pulse_length(run: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"sequential": False},
+        {"sequential": "off"},
         {"update_management": False},
         {"bl_management": True, "pulse_length": 100},
     ],
@@ -428,7 +469,7 @@ def test_sequential_is_nothing_for_single_examples(
 ) -> None:
     """One example has no order, and exact devices see only the sum of pulses."""
     options = {"rule": "rpu", "device_model": "ideal", "lr": 0.05}
-    assert same(run("one", **options), run("two", **options, sequential=False))
+    assert same(run("one", **options), run("two", **options, sequential="off"))
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 1000.0])
@@ -520,15 +561,21 @@ def test_flags_reach_the_run(
     flags: Callable[..., list[str]], command: Command, no_report: None
 ) -> None:
     """The words of the command line, not only the fields behind them."""
-    more = ["--no-sequential", "--no-update-management", "--bl-management"]
+    more = ["--no-update-management", "--bl-management"]
     options = flags(
         "run", rule="rpu", without="drift,read-noise", lr_schedule="constant", pulse_length=7,
         batch_size=5, seconds_per_example=2.5, refresh_every=0, seed=4, epsilon=0.2,
+        sequential="off", vary="nu_std=0", input_bits=6, input_rounding="stochastic",
+        noise_management="off", bound_management="on", beta="7.5", array_size="40x30",
+        devices_per_weight="0=2", threads=1,
     )  # fmt: skip
     assert command("train", *options, *more)[0] == 0
     config = Path("run/config.toml").read_text().splitlines()
     for line in (
-        "sequential = false", "update_management = false", "bl_management = true",
+        'sequential = "off"', "update_management = false", "bl_management = true",
+        'vary = "nu_std=0"', "input_bits = 6", 'input_rounding = "stochastic"',
+        'noise_management = "off"', 'bound_management = "on"', 'beta = "7.5"',
+        'array_size = "40x30"', 'devices_per_weight = "0=2"',
         'without = "drift,read-noise"', 'lr_schedule = "constant"', "pulse_length = 7",
         "batch_size = 5", "seconds_per_example = 2.5", "refresh_every = 0", "seed = 4",
         "epsilon = 0.2", "train_limit = 20", 'hidden = "8"', "epochs = 2",

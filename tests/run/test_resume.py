@@ -36,7 +36,7 @@ RULES: dict[str, dict[str, Any]] = {
     "mca-drifting": {"rule": "mca", "seconds_per_example": 40.0, "epsilon": 0.02},
     "mca-step-device": {"rule": "mca", **STEP_DEVICE},
     "rpu-step-device": {"rule": "rpu", **STEP_DEVICE},
-    "rpu-pcm-batch": {"rule": "rpu", "batch_size": 3, "refresh_every": 3, "sequential": False},
+    "rpu-pcm-batch": {"rule": "rpu", "batch_size": 3, "refresh_every": 3, "sequential": "off"},
     "fp32": {"rule": "fp32"},
     "fp32-momentum": {"rule": "fp32", "base_optimizer": "momentum", "lr": 0.05},
     "fp32-adam": {"rule": "fp32", "base_optimizer": "adam", "lr": 0.01, "batch_size": 3},
@@ -424,10 +424,11 @@ def test_random_state_of_torch_comes_back(tmp_path: Path) -> None:
     """save() and load() keep torch's own generator, for dropout and the like."""
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.Adam(model.parameters())
-    checkpoint.save(tmp_path, model, optimizer, {"step": 1})
+    task = MLPTask(TrainConfig(out="run", rule="fp32"), torch.device("cpu"))
+    checkpoint.save(tmp_path, model, optimizer, {"step": 1}, task)
     drawn = torch.rand(5)
     torch.manual_seed(0)
-    assert checkpoint.load(tmp_path, model, optimizer) == {"step": 1}
+    assert checkpoint.load(tmp_path, model, optimizer, ["step"], task) == {"step": 1}
     assert torch.equal(torch.rand(5), drawn)
 
 

@@ -85,7 +85,8 @@ def test_files_of_the_contract(
     assert config["periphery"] == {"fp32": "ideal", "mca": "mca", "rpu": "rpu2016"}[config["rule"]]
     assert options.items() <= config.items()
     known = set(TrainConfig.__dataclass_fields__)
-    assert known - config.keys() <= {"epsilon"}, "only what was left to the device may be missing"
+    left = {"epsilon", "input_bits"}  # to the device, and to the periphery
+    assert known - config.keys() <= left, "nothing else may be missing"
     assert config.keys() <= known
 
     found = rows(folder)
@@ -234,6 +235,8 @@ CHANGED: dict[str, Any] = {
     "loss": "cross-entropy", "epsilon": 0.01, "refresh_every": 0, "without": "drift",
     "periphery": "ideal", "train_limit": 30, "base_optimizer": "adam",
     "device_model": "gokmen2016", "seconds_per_example": 1.0, "lr_schedule": "constant",
+    "vary": "nu_std=0", "input_bits": 5, "beta": "5.0", "array_size": "9x9",
+    "devices_per_weight": "2", "sequential": "off", "bound_management": "off",
 }  # fmt: skip
 
 
@@ -539,7 +542,7 @@ def saturate(model: nn.Module, share: float) -> None:
 def test_remark_of_a_collapse_without_refresh() -> None:
     model = model_of("nandakumar2018")
     saturate(model, 0.5)
-    (text,) = remarks(model, [0.6, 0.92, 0.31], 0)
+    (text,) = remarks(model, "test_accuracy", [0.6, 0.92, 0.31], 0)
     assert "without refresh" in text
     assert "31.0%" in text
     assert "92.0%" in text
@@ -553,7 +556,7 @@ def test_remark_of_a_collapse_without_refresh() -> None:
 def test_remark_of_a_collapse_blames_refresh_only_where_it_is_off(
     device: str, refresh_every: int
 ) -> None:
-    (text,) = remarks(model_of(device), [0.6, 0.92, 0.31], refresh_every)
+    (text,) = remarks(model_of(device), "test_accuracy", [0.6, 0.92, 0.31], refresh_every)
     assert "failed" in text
     assert "refresh" not in text
     assert "31.0%" in text
@@ -561,17 +564,30 @@ def test_remark_of_a_collapse_blames_refresh_only_where_it_is_off(
 
 
 def test_fp32_that_fails_is_remarked() -> None:
-    (text,) = remarks(nn.Linear(2, 2), [0.1, 0.1], 0)
-    assert "failed" in text
-    assert "refresh" not in text
+    for course in ([0.1, 0.1], [0.3, 0.39]):
+        (text,) = remarks(nn.Linear(2, 2), "test_accuracy", course, 0)
+        assert "failed" in text
+        assert "refresh" not in text
 
 
-@pytest.mark.parametrize("accuracies", [[0.5, 0.9], [0.95, 0.80], [0.3, 0.61], []])
+@pytest.mark.parametrize("metric", ["bits_per_character", "frechet_distance"])
+def test_metrics_that_fall_fail_by_rising(metric: str) -> None:
+    """They have no level that is bad by itself; to end at 1.5 times the best is to fail."""
+    model = nn.Linear(2, 2)
+    (text,) = remarks(model, metric, [5.0, 2.0, 3.1], 0)
+    name = metric.replace("_", " ").replace("frechet", "Fréchet")
+    assert f"its {name} ended at 3.1 (best 2)" in text
+    for course in ([9.0, 4.0], [2.0, 2.9], []):
+        assert remarks(model, metric, course, 0) == []
+    assert "overflowed" in remarks(model, metric, [5.0, None], 0)[0]
+
+
+@pytest.mark.parametrize("accuracies", [[0.5, 0.9], [0.95, 0.80], [0.3, 0.41], []])
 @pytest.mark.parametrize("refresh_every", [0, 100])
 def test_no_remark_of_a_good_run(accuracies: list[float], refresh_every: int) -> None:
     model = model_of("nandakumar2018")
     saturate(model, 0.5)
-    assert remarks(model, accuracies, refresh_every) == []
+    assert remarks(model, "test_accuracy", accuracies, refresh_every) == []
 
 
 def test_remarks_reach_the_result_and_the_screen(
