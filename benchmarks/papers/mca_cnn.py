@@ -34,8 +34,8 @@ TABLE = Table(
                 "dropout": 0.0,
             },
             minutes=70,
-            note="3 epochs of 40,000 images, without dropout, which only slows so short a training: "
-            "far from the paper's accuracy; the gap at equal training is what it shows.",
+            note="3 epochs of 40,000 images, without dropout, which slows so short a training: far "
+            " from the paper's accuracy; the gap at equal training is what it shows.",
         ),
         "full": Budget(
             options={"data": "cifar10", "epochs": 60, "batch_size": 50},

@@ -16,10 +16,11 @@ class TaskDefaults:
     base_optimizer: str
     beta: str
     initial: str
+    momentum: float = 0.9
 
 
 #: Options of `TaskDefaults` that are left to the task while they are empty.
-LEFT_TO_THE_TASK = ("hidden", "loss", "batch_size", "base_optimizer", "beta", "initial")
+LEFT_TO_THE_TASK = ("hidden", "loss", "batch_size", "base_optimizer", "beta", "initial", "momentum")
 
 TASKS = {
     "mlp": TaskDefaults(
@@ -51,10 +52,11 @@ TASKS = {
     ),
     "gan": TaskDefaults(
         data=("mnist", "digits"),
-        hidden="512,256",
+        hidden="256,128",
         loss="cross-entropy",
         batch_size=100,
         base_optimizer="momentum",
+        momentum=0.5,
         beta="3.5sd",
         initial="weights",
     ),
@@ -78,7 +80,7 @@ _LR = {
     ("lstm", "cross-entropy", "sgd"): 1.0,
     ("lstm", "cross-entropy", "momentum"): 0.1,
     ("gan", "cross-entropy", "sgd"): 0.1,
-    ("gan", "cross-entropy", "momentum"): 0.02,
+    ("gan", "cross-entropy", "momentum"): 0.1,
 }
 _LR_ADAM = 0.001
 

@@ -62,7 +62,7 @@ class Options:
     zero_shift: int = 0
     """Step devices: pulse pairs of the symmetry-point measurement; 0 for none."""
     hidden: str = ""
-    """Hidden layers, e.g. 256,128; default 250 (mlp), 64,64 (lstm), 512,256 (gan)."""
+    """Hidden layers, e.g. 256,128; default 250 (mlp), 64,64 (lstm), 256,128 (gan)."""
     loss: Literal["", "mse", "cross-entropy"] = ""
     """mse: half the summed square of a sigmoid output's error; cross-entropy: linear output;
     default mse for mlp."""
@@ -82,6 +82,8 @@ class Options:
     base_optimizer: Literal["", "sgd", "momentum", "adam"] = ""
     """What trains chi (MCA) or the weights (fp32); default sgd, for gan momentum. RPU is plain
     SGD."""
+    momentum: float | None = None
+    """Of base optimizer momentum; default 0.9, for gan 0.5."""
     epsilon: float | None = None
     """MCA: weight change that a pulse stands for; default the device's granularity."""
     refresh_every: int = 100
@@ -158,6 +160,8 @@ class Options:
                 raise InputError(f"{given} {value}: give a number of {low} or more")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise InputError(f"--dropout {self.dropout}: give a share from 0 to below 1")
+        if not 0 <= (self.momentum or 0.0) < 1:
+            raise InputError(f"--momentum {self.momentum}: give a number from 0 to below 1")
         if self.train_limit is not None and self.train_limit < 1:
             raise InputError(f"--train-limit {self.train_limit}: give at least 1 example")
         if self.input_bits not in (None, 0, *range(2, 25)):

@@ -13,10 +13,10 @@ from mcatrain.optim.mca import MCA
 from mcatrain.optim.rpu import RPU
 from mcatrain.run.config import TrainConfig
 
-_BASE: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
-    "sgd": (torch.optim.SGD, {}),
-    "momentum": (torch.optim.SGD, {"momentum": 0.9}),
-    "adam": (torch.optim.Adam, {}),
+_BASE: dict[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "momentum": torch.optim.SGD,
+    "adam": torch.optim.Adam,
 }
 
 
@@ -27,7 +27,10 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
     network's own initial weights. Raises InputError for what the model or its devices do not
     have: a layer of --devices-per-weight, a symmetry point to measure.
     """
-    base, extra = _BASE[config.base_optimizer]
+    base = _BASE[config.base_optimizer]
+    extra: dict[str, Any] = {}
+    if config.base_optimizer == "momentum":
+        extra["momentum"] = config.momentum
     if config.rule == "fp32":
         return model, base(model.parameters(), lr=config.learning_rate, **extra)  # type: ignore[call-arg]
     device_model = config.load_device_model()

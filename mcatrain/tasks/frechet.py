@@ -64,7 +64,7 @@ class FeatureSpace:
     def statistics(self, images: Tensor) -> Statistics:
         """Return mean (64,) and covariance (64, 64) of the features of images (n, pixels)."""
         with torch.no_grad():
-            found = torch.cat([self._network(part) for part in images.split(1000)])
+            found = torch.cat([self._network(part * 2 - 1) for part in images.split(1000)])
         features = found.double().cpu().numpy()
         return features.mean(0), np.cov(features, rowvar=False)
 

@@ -18,6 +18,7 @@ from mcatrain.tasks.frechet import FeatureSpace
 
 #: Numbers that a generated image is made of.
 LATENT = 64
+_DROPPED_PIXELS = 0.2
 _SIDE = 8
 _SHEET = _SIDE**2
 #: Images of an evaluation, or as many as the test set has.
@@ -30,7 +31,8 @@ class GANTask(Task):
 
     ``hidden`` are the discriminator's layers; the generator has them in reverse. A training
     example is a real image; a step trains the discriminator on a batch of real and one of
-    generated images, then the generator on another. Pixels lie in [-1, 1].
+    generated images, then the generator on another: three vectors a real image, as the clock
+    counts. The discriminator has dropout, without which it wins at once. Pixels lie in [0, 1].
     """
 
     metric = "frechet_distance"
@@ -40,8 +42,8 @@ class GANTask(Task):
         folder = Path(options.data_dir) if options.data_dir else None
         data = load_images(options.data, folder, options.train_limit)
         self.image_shape = data.image_shape
-        self.train_x = (data.train_x * 2 - 1).to(device)
-        self.test_x = (data.test_x * 2 - 1).to(device)
+        self.train_x = data.train_x.to(device)
+        self.test_x = data.test_x.to(device)
         self.examples = len(self.train_x)
         self.features = FeatureSpace(options.data, device)
         self.real = self.features.statistics(self.test_x)
@@ -50,15 +52,19 @@ class GANTask(Task):
     def model(self) -> nn.Module:
         pixels = self.train_x.shape[1]
         hidden = list(self.options.hidden_layers)
-        discriminator: list[nn.Module] = []
+        discriminator: list[nn.Module] = [nn.Dropout(_DROPPED_PIXELS)]
         for fan_in, fan_out in pairwise([pixels, *hidden]):
-            discriminator += [nn.Linear(fan_in, fan_out), nn.LeakyReLU(0.2)]
+            discriminator += [nn.Linear(fan_in, fan_out), nn.LeakyReLU(0.2), nn.Dropout(0.5)]
         generator: list[nn.Module] = []
-        for fan_in, fan_out in pairwise([LATENT, *hidden[::-1]]):
-            generator += [nn.Linear(fan_in, fan_out), nn.LeakyReLU(0.2)]
+        for fan_in, fan_out in pairwise([LATENT, *hidden[::-1], pixels]):
+            layer = nn.Linear(fan_in, fan_out)
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+            generator += [layer, nn.ReLU()]
+        generator[-1] = nn.Sigmoid()
         return nn.ModuleDict(
             {
-                "generator": nn.Sequential(*generator, nn.Linear(hidden[0], pixels), nn.Tanh()),
+                "generator": nn.Sequential(*generator),
                 "discriminator": nn.Sequential(*discriminator, nn.Linear(hidden[-1], 1)),
             }
         )
@@ -90,7 +96,7 @@ class GANTask(Task):
         return torch.randn(number, LATENT).to(self.device)
 
     def _generate(self, model: nn.Module, number: int) -> Tensor:
-        """Return images (number, pixels) in [-1, 1], of the same noise at every evaluation."""
+        """Return images (number, pixels) in [0, 1], of the same noise at every evaluation."""
         generator, _ = _parts(model)
         noise = torch.randn(number, LATENT, generator=torch.Generator().manual_seed(_SEED))
         with torch.no_grad():
@@ -113,7 +119,7 @@ class GANTask(Task):
         from matplotlib.image import imsave  # here, because it takes a while to import
 
         _, height, width = self.image_shape
-        images = (self._generate(model, _SHEET).cpu().clamp(-1, 1) + 1) / 2
+        images = self._generate(model, _SHEET).cpu()
         framed = pad(images.view(-1, height, width), (0, 1, 0, 1), value=0.5)
         rows = framed.view(_SIDE, _SIDE, height + 1, width + 1).transpose(1, 2)
         sheet = rows.reshape(_SIDE * (height + 1), -1)[:-1, :-1].numpy()

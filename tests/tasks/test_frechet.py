@@ -68,7 +68,7 @@ def noisy(images: torch.Tensor, spread: float) -> torch.Tensor:
 def test_distance_grows_with_noise(name: str) -> None:
     """On real test images; one fixed noise (seed 0), so no chance is left."""
     data = load_images(name, DATA if name == "mnist" else None)
-    images = (data.test_x * 2 - 1)[:2000]
+    images = data.test_x[:2000]
     space = FeatureSpace(name, CPU)
     real = space.statistics(images)
     assert [part.shape for part in real] == [(FEATURES,), (FEATURES, FEATURES)]

@@ -106,7 +106,7 @@ def test_evaluation(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -
 
 def test_images_lie_in_the_range_of_the_pixels(make: Callable[..., Any]) -> None:
     task, model, _ = make(task="gan", data="digits", hidden="8")
-    assert (task.train_x.min(), task.train_x.max()) == (-1, 1)
+    assert (task.train_x.min(), task.train_x.max()) == (0, 1)
     images = task._generate(model, 5)
     assert images.shape == (5, 64)
     assert images.abs().max() < 1
