@@ -47,7 +47,7 @@ TASKS = {
         loss="cross-entropy",
         batch_size=32,
         base_optimizer="sgd",
-        beta="3.5sd",
+        beta="14sd",
         initial="weights",
     ),
     "gan": TaskDefaults(
@@ -77,8 +77,8 @@ _LR = {
     ("cnn", "mse", "momentum"): 0.01,
     ("cnn", "cross-entropy", "sgd"): 0.05,
     ("cnn", "cross-entropy", "momentum"): 0.005,
-    ("lstm", "cross-entropy", "sgd"): 1.0,
-    ("lstm", "cross-entropy", "momentum"): 0.1,
+    ("lstm", "cross-entropy", "sgd"): 4.0,
+    ("lstm", "cross-entropy", "momentum"): 0.4,
     ("gan", "cross-entropy", "sgd"): 0.1,
     ("gan", "cross-entropy", "momentum"): 0.1,
 }
