@@ -29,7 +29,7 @@ class AnalogConv(nn.Module):
         self, layer: nn.Conv1d | nn.Conv2d, name: str, options: LayerOptions, foundry: Foundry
     ) -> None:
         super().__init__()
-        self.kind = type(layer)
+        self.kind = nn.Conv1d if isinstance(layer, nn.Conv1d) else nn.Conv2d
         self.in_channels, self.out_channels = layer.in_channels, layer.out_channels
         self.groups, self.padding_mode = layer.groups, layer.padding_mode
         self.kernel_size, self.stride = layer.kernel_size, layer.stride

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from devicemodels.errors import InputError, closest
 from devicemodels.library import DeviceModel
@@ -68,12 +69,10 @@ def convert(
             raise InputError(f"overrides: no layer {name!r} to convert: {closest(name, found)}")
     chosen = {n: m for n, m in found.items() if overrides.get(n, {}) is not None}
     for name, layer in chosen.items():
-        if type(layer) not in _FORMS:
-            kind = type(layer)
-            hint = _UNSUPPORTED.get(kind, "initialise it by a forward pass first")
+        if reason := _unfit(layer, model):
             raise InputError(
-                f"layer {name or 'itself'!r} is a {kind.__name__}, which has no analog form: "
-                f"{hint}, or leave it digital with overrides={{{name!r}: None}}"
+                f"layer {name or 'itself'!r} is a {type(layer).__name__}, which has no analog "
+                f"form: {reason}, or leave it digital with overrides={{{name!r}: None}}"
             )
     if not chosen:
         raise InputError(
@@ -84,8 +83,9 @@ def convert(
     twins: dict[nn.Module, nn.Module] = {}
     for name, layer in chosen.items():
         layer_options = common.changed(overrides.get(name) or {}, f"overrides[{name!r}]")
-        fallback = type(layer).__name__.lower()
-        twin = _FORMS[type(layer)](layer, name or fallback, layer_options, foundry)
+        kind = _kind(layer)
+        assert kind is not None
+        twin = _FORMS[kind](layer, name or kind.__name__.lower(), layer_options, foundry)
         twins[layer] = _in_place_of(layer, twin)
     return _without_fused_paths(_replace(model, twins))
 
@@ -111,14 +111,41 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return by name the layers that an array could hold, or that are known not to fit one."""
     found: dict[str, nn.Module] = {}
     inside: set[nn.Module] = set()
+    known: tuple[type[nn.Module], ...] = (*_FORMS, *_UNSUPPORTED)
     for name, module in model.named_modules():
         if module in inside:
             continue
-        lazy = isinstance(module, nn.modules.lazy.LazyModuleMixin)
-        if type(module) in _FORMS or type(module) in _UNSUPPORTED or lazy:
+        if isinstance(module, known):
             found[name] = module
             inside |= set(module.modules())
     return found
+
+
+def _kind(layer: nn.Module) -> type[nn.Module] | None:
+    """Return the torch layer that this one is, or computes as (a subclass without a forward)."""
+    for kind in _FORMS:
+        if isinstance(layer, kind) and type(layer).forward is kind.forward:
+            return kind
+    return None
+
+
+def _unfit(layer: nn.Module, model: nn.Module) -> str:
+    """Say what to do about a layer that no array can stand for; '' if one can."""
+    if isinstance(layer, nn.modules.lazy.LazyModuleMixin) and layer.has_uninitialized_params():
+        return "initialise it by a forward pass first"
+    for kind, hint in _UNSUPPORTED.items():
+        if isinstance(layer, kind):
+            return hint
+    if _kind(layer) is None:
+        return "its class computes something of its own; use torch's layer"
+    within = set(layer.modules())
+    if parametrize.is_parametrized(layer) or any(m._forward_pre_hooks for m in within):
+        return "its weight is computed from others (parametrization); remove that first"
+    own = set(layer.parameters())
+    for name, other in model.named_modules():
+        if other not in within and own & set(other._parameters.values()):
+            return f"it shares a weight with {name!r}, and an array holds its own; untie them"
+    return ""
 
 
 def _in_place_of(layer: nn.Module, twin: nn.Module) -> nn.Module:

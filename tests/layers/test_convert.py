@@ -1,6 +1,7 @@
 """convert(): any torch module, bias kinds, overrides; and the clock."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -305,3 +306,42 @@ def test_inputs_of_another_width_are_named() -> None:
         for shape in ((2, width), (2, 3, width), (width,)):
             with pytest.raises(InputError, match=r"Linear got .*: it wants \(\.\.\., 4\)"):
                 analog(torch.randn(shape))
+
+
+class Scaled(nn.Linear):
+    """A layer that computes something of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+class Plain(nn.Linear):
+    """A layer that only has another name."""
+
+
+def tied() -> nn.Module:
+    model = nn.ModuleDict({"embed": nn.Embedding(7, 4), "out": nn.Linear(4, 7, bias=False)})
+    model["out"].weight = model["embed"].weight
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: nn.Sequential(Scaled(3, 3)), "layer '0' is a Scaled.* of its own.*'0': None"),
+        (tied, "layer 'out' is a Linear.*shares a weight with 'embed'.*untie"),
+        (
+            lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))),
+            "layer '0'.*parametrization.*remove",
+        ),
+    ],
+)
+def test_layers_that_no_array_stands_for_are_named(
+    model: Callable[[], nn.Module], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        convert(model())
+
+
+def test_a_subclass_that_computes_as_its_base_is_converted() -> None:
+    assert isinstance(convert(nn.Sequential(Plain(3, 3)))[0], AnalogLinear)
