@@ -16,11 +16,21 @@ class TaskDefaults:
     base_optimizer: str
     beta: str
     initial: str
+    bias: str = "analog"
     momentum: float = 0.9
 
 
 #: Options of `TaskDefaults` that are left to the task while they are empty.
-LEFT_TO_THE_TASK = ("hidden", "loss", "batch_size", "base_optimizer", "beta", "initial", "momentum")
+LEFT_TO_THE_TASK = (
+    "hidden",
+    "loss",
+    "batch_size",
+    "base_optimizer",
+    "beta",
+    "initial",
+    "bias",
+    "momentum",
+)
 
 TASKS = {
     "mlp": TaskDefaults(
@@ -56,6 +66,7 @@ TASKS = {
         loss="cross-entropy",
         batch_size=100,
         base_optimizer="momentum",
+        bias="digital",
         momentum=0.5,
         beta="3.5sd",
         initial="weights",

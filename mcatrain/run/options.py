@@ -55,6 +55,9 @@ class Options:
     initial: Literal["", "devices", "weights"] = ""
     """PCM pairs start as fabricated (devices) or hold the network's initial weights (weights);
     default devices for mlp, else weights."""
+    bias: Literal["", "analog", "digital"] = ""
+    """Biases: a column of the array (analog) or ordinary numbers (digital); default analog, for gan
+    digital: a dark pixel needs a larger one than devices hold."""
     array_size: str = ""
     """Largest array, ROWSxCOLUMNS; larger layers are split."""
     devices_per_weight: str = "1"

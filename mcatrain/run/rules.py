@@ -49,6 +49,7 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
         seed=config.seed,
         periphery=config.rule_periphery,
         initial=config.initial,
+        bias=config.bias,
         # Devices that hold weights directly have no beta.
         beta=config.layer_beta if device_model.synapse else None,
         array_size=config.array_limit,
