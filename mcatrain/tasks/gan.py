@@ -18,7 +18,7 @@ from mcatrain.tasks.frechet import FeatureSpace
 
 #: Numbers that a generated image is made of.
 LATENT = 64
-_DROPPED_PIXELS = 0.2
+_DROPPED_PIXELS = 0.5
 _SIDE = 8
 _SHEET = _SIDE**2
 #: Images of an evaluation, or as many as the test set has.
