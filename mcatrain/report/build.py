@@ -32,10 +32,10 @@ _FACTS = {
     "array_size": "arrays of at most {}",
     "devices_per_weight": "devices per weight {}",
 }
-_OF_TEXT = ("sequence", "dropout")
+_OF_TEXT = ("sequence",)
 _OF_ARRAYS = ("array_size", "devices_per_weight")
 #: ... of which these values say nothing.
-_UNUSED = {"dropout": "None", "devices_per_weight": "1"}
+_UNUSED = {"devices_per_weight": "1"}
 _GLOSSARY = {
     "fp32": "float32 computes everything in 32-bit floating point, without any device: the "
     "reference.",

@@ -29,7 +29,7 @@ GAN = {**LSTM, "task": "gan", "data": "mnist", "batch_size": 100, "hidden": "512
 def set_option(folder: Path, **options: Any) -> None:
     path = folder / "config.toml"
     lines = [x for x in path.read_text().splitlines() if x.split(" = ")[0] not in options]
-    lines += [f"{key} = {json.dumps(value)}" for key, value in options.items()]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in options.items() if value is not None]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -81,7 +81,7 @@ def test_facts_are_those_that_apply(make_run: Any, report: Report) -> None:
     facts = "task lstm · data ptb · 5 epochs · batch size 32 · sequences of 100 characters · "
     facts += "dropout 0.25 · lr 0.4 · arrays of at most 128x128 · devices per weight lstm.0=4"
     assert facts in report(folder).text
-    set_option(folder, array_size="", devices_per_weight="1", dropout=0.0)
+    set_option(folder, array_size="", devices_per_weight="1", dropout=None)
     text = report(folder).text
     text = text[: text.index("pulses per example")]
     for word in ("dropout", "arrays of", "devices per weight"):

@@ -43,7 +43,7 @@ METRIC = {"cnn": "test_accuracy", "lstm": "bits_per_character", "gan": "frechet_
 LAYERS = {
     "cnn": ["conv1", "conv2", "fc1", "fc2"],
     "lstm": ["lstm.0 l0", "lstm.1 l0", "out"],
-    "gan": [f"{part}.{k}" for part in ("generator", "discriminator") for k in (0, 2, 4)],
+    "gan": [f"generator.{k}" for k in (0, 2, 4)] + [f"discriminator.{k}" for k in (1, 4, 7)],
 }
 
 
@@ -52,8 +52,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the cnn of digits the dropout of its larger kin, and judge the gan by few images."""
     plain = mcatrain.tasks.cnn._NETWORKS["digits"]
 
-    def dropping(classes: int) -> list[tuple[str, nn.Module]]:
-        layers = plain(classes)
+    def dropping(classes: int, dropout: float | None) -> list[tuple[str, nn.Module]]:
+        layers = plain(classes, dropout)
         return [*layers[:-1], ("drop", nn.Dropout(0.5)), layers[-1]]
 
     monkeypatch.setitem(mcatrain.tasks.cnn._NETWORKS, "digits", dropping)
