@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from benchmarks.papers.output import write
 from benchmarks.papers.table import BUDGETS, Row, Table
 from devicemodels.errors import InputError
-from mcatrain.run.compare import _parallel
+from mcatrain.run.compare import run_all
 from mcatrain.run.config import TrainConfig
 from mcatrain.run.loop import Interrupted, train
 
@@ -87,7 +87,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 def _train(runs: dict[Row, list[TrainConfig]], jobs: int) -> dict[Row, list[dict[str, Any]]]:
     """Make all runs that are not yet there; return the results by row, in the seeds' order."""
     configs = [config for row in runs.values() for config in row]
-    found = iter(_parallel(configs, jobs)) if jobs > 1 else map(_announced, configs)
+    found = iter(run_all(configs, jobs)) if jobs > 1 else map(_announced, configs)
     return {row: [next(found) for _ in mine] for row, mine in runs.items()}
 
 

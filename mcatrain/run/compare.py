@@ -105,7 +105,7 @@ def compare(config: CompareConfig, command: list[str]) -> dict[str, Any]:
             "to go on with it"
         )
     runs = config.runs()
-    results = _parallel(runs, config.jobs) if config.jobs > 1 else [train(run) for run in runs]
+    results = run_all(runs, config.jobs)
     entries = []
     for run, result in zip(runs, results, strict=True):
         pulses = {key: result[key] for key in ("set_pulses", "reset_pulses", "refreshes")}
@@ -134,7 +134,10 @@ def compare(config: CompareConfig, command: list[str]) -> dict[str, Any]:
     return body
 
 
-def _parallel(runs: list[TrainConfig], jobs: int) -> list[dict[str, Any]]:
+def run_all(runs: list[TrainConfig], jobs: int) -> list[dict[str, Any]]:
+    """Make the runs, ``jobs`` at a time, each a process if more than one; return their results."""
+    if jobs == 1:
+        return [train(run) for run in runs]
     # Spawned, not forked: torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     ears, mouth = context.Pipe(duplex=False)

@@ -105,7 +105,7 @@ def test_processes_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(jobs)
         return [common.train(run) for run in runs]
 
-    monkeypatch.setattr(common, "_parallel", workers)
+    monkeypatch.setattr(common, "run_all", workers)
     table = TABLES["rpu_stress_test"]
     assert common.main(table, ["--budget", "smoke", "--jobs", "2", "--seeds", "0,1"]) == 0
     assert asked == [2]
