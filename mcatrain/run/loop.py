@@ -119,8 +119,6 @@ class _Run:
         self.task.start_epoch(shuffle)
         if self.at:  # in the middle of an epoch
             self.task.restore(held)
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * self._lr_factor()
         self.model.train()
         started = saved = shown = time.perf_counter()
         while self.at < self.task.examples:
@@ -148,6 +146,9 @@ class _Run:
 
     def _train_on(self) -> tuple[float, int]:
         """One step; return the loss and the number of examples."""
+        rate = self.config.learning_rate * self._lr_factor()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         try:
             return self.task.train_on(self.model, self.optimizer, self.at)
         except InputError as error:
@@ -156,8 +157,11 @@ class _Run:
             ) from None
 
     def _lr_factor(self) -> float:
-        if self.config.lr_schedule == "constant":
+        schedule = self.config.lr_schedule
+        if schedule == "constant":
             return 1.0
+        if schedule == "linear":
+            return 1 - (self.epoch + self.at / self.task.examples) / self.config.epochs
         return 0.5 ** (3 * self.epoch // self.config.epochs)
 
     def _show(self, bar: Progress) -> None:

@@ -80,8 +80,8 @@ class Options:
     """Examples a step (lstm: sequences); default 1 (mlp), 50 (cnn), 32 (lstm), 50 (gan)."""
     lr: float | None = None
     """Learning rate; default by task, loss and base optimizer (mlp, mse, sgd: 0.4)."""
-    lr_schedule: Literal["thirds", "constant"] = "thirds"
-    """thirds: halved at one and at two thirds of training."""
+    lr_schedule: Literal["thirds", "linear", "constant"] = "thirds"
+    """thirds: halved at one and at two thirds of training; linear: falls evenly to 0."""
     base_optimizer: Literal["", "sgd", "momentum", "adam"] = ""
     """What trains chi (MCA) or the weights (fp32); default sgd, for gan momentum. RPU is plain
     SGD."""
