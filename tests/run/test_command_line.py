@@ -437,6 +437,8 @@ def test_lr_schedule(run: Callable[..., Path]) -> None:
     one, two = (rows(folder) for folder in runs)
     assert one[0]["test_loss"] == two[0]["test_loss"]  # the first third is the same
     assert one[1]["test_loss"] != two[1]["test_loss"]
+    last = json.loads((run("l", **options, lr_schedule="linear") / "checkpoint.json").read_text())
+    assert last["groups"][0]["lr"] == pytest.approx(0.4 / last["progress"]["step"])
 
 
 def test_pulse_length(run: Callable[..., Path]) -> None:
