@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks.papers.output import write
+from benchmarks.papers.output import setting, write
 from benchmarks.papers.table import BUDGETS, Row, Table
 from devicemodels.errors import InputError
 from mcatrain.run.compare import run_all
@@ -66,12 +66,13 @@ def _make(table: Table, given: argparse.Namespace) -> None:
         raise InputError(f"--jobs {given.jobs}: give at least 1")
     out = Path(given.out or f"paper-runs/{table.name}-{given.budget}")
     runs = table.runs(given.budget, seeds, out, given.data_dir)
+    where = setting()  # before training: the tree may move on meanwhile
     results = _train(runs, given.jobs)
     command = ["python", "-m", f"benchmarks.papers.{table.name}", "--budget", given.budget]
     command += ["--seeds", ",".join(map(str, seeds))]
     if given.data_dir:
         command += ["--data-dir", "DATA"]  # results are published, and folders are the user's own
-    print(write(table, given.budget, runs, results, shlex.join(command), RESULTS))
+    print(write(table, given.budget, runs, results, shlex.join(command), where, RESULTS))
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -139,10 +139,14 @@ def write(
     runs: dict[Row, list[TrainConfig]],
     results: dict[Row, list[dict[str, Any]]],
     command: str,
+    where: dict[str, Any],
     folder: Path,
 ) -> str:
-    """Write NAME-BUDGET.md, .json and .png into ``folder``; return the text of the first."""
-    shown, where, chosen = figures(table, budget, results), setting(), table.budget(budget)
+    """Write NAME-BUDGET.md, .json and .png into ``folder``; return the text of the first.
+
+    where: the `setting` the runs began in.
+    """
+    shown, chosen = figures(table, budget, results), table.budget(budget)
     seeds = [config.seed for config in next(iter(runs.values()))]
     many = f"mean ± sd of {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
     cuda = f", {where['cuda_device']}" if where["cuda_device"] else ""
