@@ -77,7 +77,7 @@ class Options:
     epochs: int = 10
     """Passes over the training set."""
     batch_size: int | None = None
-    """Examples a step (lstm: sequences); default 1 (mlp), 50 (cnn), 32 (lstm), 50 (gan)."""
+    """Examples a step (lstm: sequences); default 1 (mlp), 10 (cnn), 32 (lstm), 50 (gan)."""
     lr: float | None = None
     """Learning rate; default by task, loss and base optimizer (mlp, mse, sgd: 0.4)."""
     lr_schedule: Literal["thirds", "linear", "constant"] = "thirds"
