@@ -57,7 +57,7 @@ TASKS = {
         loss="cross-entropy",
         batch_size=32,
         base_optimizer="sgd",
-        beta="14sd",
+        beta="10sd",
         initial="weights",
     ),
     "gan": TaskDefaults(
