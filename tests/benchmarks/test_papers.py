@@ -220,6 +220,7 @@ def test_gap_is_to_the_first_row_on_the_same_data() -> None:
         rows[0].label,
         rows[2].label,
         rows[2].label,
+        rows[2].label,
     ]
 
 
