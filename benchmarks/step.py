@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import mcatrain
+from benchmarks.machine import cpu
 from mcatrain.tasks.cnn import cifar10_network
 from mcatrain.tasks.lstm import CharacterModel
 
@@ -165,13 +166,8 @@ def table(bench: Bench, figures: dict[int, dict[str, float]]) -> str:
 
 def main() -> None:
     """Measure, print, and write the tables."""
-    cpu = platform.processor() or platform.machine()
-    for line in _lines("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            cpu = line.split(":", 1)[1].strip()
-            break
     setting = (
-        f"{torch.get_num_threads()} thread(s), {cpu}, Python {platform.python_version()}, torch "
+        f"{torch.get_num_threads()} thread(s), {cpu()}, Python {platform.python_version()}, torch "
         f"{torch.__version__}, mcatrain {mcatrain.__version__}, {time.strftime('%Y-%m-%d')}"
     )
     command = "OMP_NUM_THREADS=1 python -m benchmarks.step"
@@ -184,11 +180,6 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "step.md").write_text("\n\n".join(parts) + "\n")
     (RESULTS / "step.json").write_text(json.dumps({"setting": setting, "ms": found}, indent=1))
-
-
-def _lines(path: str) -> list[str]:
-    file = Path(path)
-    return file.read_text().splitlines() if file.exists() else []
 
 
 if __name__ == "__main__":

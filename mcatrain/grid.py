@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from devicemodels.errors import InputError
 from mcatrain.tile import Block, Tile
 
 
@@ -93,11 +92,3 @@ def product(array: Array, x: Tensor, examples: int) -> Tensor:
     """Return the array's product with the rows of x (n, in), of so many training examples."""
     chis = [tile.chi for tile in array.parts]
     return ArrayProduct.apply(x, array, examples, *chis)
-
-
-def check_array_size(size: tuple[int, int] | None) -> None:
-    """Raise InputError for a size of arrays that holds nothing."""
-    if size is None:
-        return
-    if not isinstance(size, tuple | list) or len(size) != 2 or min(size) < 1:
-        raise InputError(f"array_size = {size}: give (rows, columns) of 1 or more, or None")

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import mcatrain
+from benchmarks.machine import cpu
 from benchmarks.papers.table import Metric, Row, Table
 from mcatrain.run.config import TrainConfig
 from mcatrain.run.folder import write_json
@@ -38,7 +39,7 @@ def setting() -> dict[str, Any]:
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "cores": os.cpu_count(),
         "cuda_device": cuda,
         "python": platform.python_version(),
@@ -46,14 +47,6 @@ def setting() -> dict[str, Any]:
         "mcatrain": mcatrain.__version__,
         "commit": _commit(),
     }
-
-
-def _cpu() -> str:
-    file = Path("/proc/cpuinfo")
-    for line in file.read_text().splitlines() if file.exists() else ():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _commit() -> str:

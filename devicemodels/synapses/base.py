@@ -58,6 +58,10 @@ class Synapse(StateModule):
         """Re-write saturated weights; return how many. Only differential pairs saturate."""
         return 0
 
+    def saturated(self, now_s: float) -> tuple[int, int]:
+        """Return how many pairs have a device above the refresh threshold, and of how many."""
+        return 0, 0
+
     @abstractmethod
     def conductances(self, now_s: float) -> dict[str, Tensor]:
         """Return the device values by name, for pictures: [µS], or weight units if bipolar."""

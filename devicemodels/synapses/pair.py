@@ -194,6 +194,11 @@ class DifferentialPair(Synapse):
         worn &= difference.abs() < self.pair.refresh_below
         return torch.stack([index[worn].double(), difference[worn]], dim=1)
 
+    def saturated(self, now_s: float) -> tuple[int, int]:
+        g = self.conductances(now_s)
+        high = torch.maximum(g["G+"], g["G-"]) > self.pair.refresh_above
+        return int(high.sum()), self.size
+
     def conductances(self, now_s: float) -> dict[str, Tensor]:
         g = self.devices.conductance(now_s)
         return {"G+": g[: self.size], "G-": g[self.size :]}

@@ -92,6 +92,9 @@ class SeveralDevices(Synapse):
         """Re-write saturated pairs, each on its own; return how many pairs."""
         return self.array.refresh(now_s)
 
+    def saturated(self, now_s: float) -> tuple[int, int]:
+        return self.array.saturated(now_s)
+
     def conductances(self, now_s: float) -> dict[str, Tensor]:
         """Return the values of all devices, (number out in,) each name."""
         return self.array.conductances(now_s)

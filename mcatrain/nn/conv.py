@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from devicemodels.errors import InputError
-from mcatrain.grid import ArrayProduct
+from mcatrain.grid import product
 from mcatrain.nn.native import NativeConvolution
 from mcatrain.nn.options import Foundry, LayerOptions, digital_bias, with_bias
 from mcatrain.nn.patches import Geometry, Patches
@@ -82,8 +82,7 @@ class AnalogConv(nn.Module):
         if isinstance(tile, Tile) and NativeConvolution.serves(tile):
             return NativeConvolution.apply(image, tile.chi, tile, self.geometry)
         rows = Patches.apply(image, self.geometry, self.groups, self.analog_bias)
-        chis = [part.chi for part in tile.parts]
-        y = ArrayProduct.apply(rows, tile, len(image), *chis)
+        y = product(tile, rows, len(image))
         height, width = self.geometry.output(image.shape[2], image.shape[3])
         return y.view(len(image), height, width, self.out_channels).permute(0, 3, 1, 2)
 

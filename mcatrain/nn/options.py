@@ -16,7 +16,7 @@ from devicemodels.errors import InputError, closest
 from devicemodels.library import DeviceModel
 from devicemodels.state import Chance
 from mcatrain.clock import Clock
-from mcatrain.grid import Array, TileGrid, check_array_size
+from mcatrain.grid import Array, TileGrid
 from mcatrain.periphery import Periphery, preset
 from mcatrain.tile import Block, Tile
 
@@ -56,7 +56,11 @@ class LayerOptions:
             raise InputError(f"initial {self.initial!r}: give 'weights' or 'devices'")
         if isinstance(self.beta, str):
             deviations(self.beta)  # raises for what cannot be read
-        check_array_size(self.array_size)
+        size = self.array_size
+        if size is None:
+            return
+        if not isinstance(size, tuple | list) or len(size) != 2 or min(size) < 1:
+            raise InputError(f"array_size = {size}: give (rows, columns) of 1 or more, or None")
 
     def changed(self, given: Mapping[str, Any], where: str) -> LayerOptions:
         """Return the options with some changed. Raises InputError for an unknown name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,16 +21,7 @@ class TaskDefaults:
 
 
 #: Options of `TaskDefaults` that are left to the task while they are empty.
-LEFT_TO_THE_TASK = (
-    "hidden",
-    "loss",
-    "batch_size",
-    "base_optimizer",
-    "beta",
-    "initial",
-    "bias",
-    "momentum",
-)
+LEFT_TO_THE_TASK = tuple(item.name for item in fields(TaskDefaults) if item.name != "data")
 
 TASKS = {
     "mlp": TaskDefaults(

@@ -50,10 +50,9 @@ def train(config: TrainConfig, command: list[str] | None = None) -> dict[str, An
     model.to(device)
     begin_run(config)  # not before: what cannot be made must not leave a folder behind
     run = _Run(config, task, folder, model, optimizer, command or sys.argv)
-    result = read_result(done) if done.exists() else run.finish()
-    if task.is_asked_to_show:
-        run.show()
-    return result
+    if task.is_asked_to_show and run.epoch == config.epochs:
+        run.show()  # else the last evaluation does
+    return read_result(done) if done.exists() else run.finish()
 
 
 def _device(config: TrainConfig) -> torch.device:

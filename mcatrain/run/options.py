@@ -15,7 +15,6 @@ from mcatrain.run import defaults, values
 Rule = Literal["fp32", "mca", "rpu"]
 Switch = Literal["preset", "on", "off"]
 
-
 _LR_LIMIT = 3e37  # float32 ends at 3.4e38, and Adam divides by 0.1 at first
 
 

@@ -23,9 +23,9 @@ _BASE: dict[str, type[torch.optim.Optimizer]] = {
 def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Put the model on the rule's arrays (fp32: leave it) and make its optimizer.
 
-    PCM devices start as fabricated, as in Front. Neurosci. 14:406; bipolar ones hold the
-    network's own initial weights. Raises InputError for what the model or its devices do not
-    have: a layer of --devices-per-weight, a symmetry point to measure.
+    PCM devices start as fabricated, as in Front. Neurosci. 14:406, or hold the network's initial
+    weights, as --initial says; bipolar ones hold the weights. Raises InputError for what the model
+    or its devices do not have: a layer of --devices-per-weight, a symmetry point to measure.
     """
     base = _BASE[config.base_optimizer]
     extra: dict[str, Any] = {}

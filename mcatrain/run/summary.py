@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from devicemodels.synapses.pair import DifferentialPair
 from mcatrain.tile import tiles
 
 _BINS = 80
@@ -82,11 +81,14 @@ def remarks(
     said = _failure(metric, course)
     if not said:
         return []
-    pairs = [t for t in tiles(model).values() if isinstance(_inner(t), DifferentialPair)]
-    if not (pairs and not refresh_every):
+    high = pairs = 0
+    for tile in tiles(model).values() if not refresh_every else ():
+        worn, number = tile.synapse.saturated(tile.now_s)
+        high, pairs = high + worn, pairs + number
+    if not pairs:
         return [f"Training failed: {said}."]
     return [
-        f"Training collapsed without refresh: {said}. {_saturated(pairs):.1%} of the pairs have a "
+        f"Training collapsed without refresh: {said}. {high / pairs:.1%} of the pairs have a "
         "device above the refresh threshold: PCM conductance only grows, and what is saturated "
         "cannot be written."
     ]
@@ -104,18 +106,3 @@ def _failure(metric: str, course: list[float | None]) -> str:
         return f"it ended at {last:.1%} test accuracy (best {best:.1%})" if failed else ""
     best, name = min(known), metric.replace("_", " ").replace("frechet", "Fréchet")
     return f"its {name} ended at {last:.4g} (best {best:.4g})" if last > _WORSE * best else ""
-
-
-def _inner(tile: Any) -> Any:
-    """Return the synapse whose devices are looked at: of several devices a weight, their array."""
-    return getattr(tile.synapse, "array", tile.synapse)
-
-
-def _saturated(pairs: list[Any]) -> float:
-    high = total = 0
-    for tile in pairs:
-        synapse = _inner(tile)
-        g = synapse.conductances(tile.now_s)
-        high += int((torch.maximum(g["G+"], g["G-"]) > synapse.pair.refresh_above).sum())
-        total += synapse.size
-    return high / total

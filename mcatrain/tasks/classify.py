@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +21,7 @@ class ImageTask(Task):
 
     def __init__(self, options: Options, device: torch.device) -> None:
         super().__init__(options, device)
-        folder = Path(options.data_dir) if options.data_dir else None
-        data = load_images(options.data, folder, options.train_limit)
+        data = load_images(options.data, options.data_dir, options.train_limit)
         self.data: Dataset = data
         self.examples = len(data.train_y)
         self.train_x, self.train_y = self._images(data.train_x), self._targets(data.train_y)

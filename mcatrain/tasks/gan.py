@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
 from mcatrain.data import load_images
 from mcatrain.run.options import Options
+from mcatrain.run.writing import write_bytes
 from mcatrain.tasks.base import Task, descend
 from mcatrain.tasks.frechet import FeatureSpace
 
@@ -39,8 +40,7 @@ class GANTask(Task):
 
     def __init__(self, options: Options, device: torch.device) -> None:
         super().__init__(options, device)
-        folder = Path(options.data_dir) if options.data_dir else None
-        data = load_images(options.data, folder, options.train_limit)
+        data = load_images(options.data, options.data_dir, options.train_limit)
         self.image_shape = data.image_shape
         self.train_x = data.train_x.to(device)
         self.test_x = data.test_x.to(device)
@@ -123,9 +123,9 @@ class GANTask(Task):
         framed = pad(images.view(-1, height, width), (0, 1, 0, 1), value=0.5)
         rows = framed.view(_SIDE, _SIDE, height + 1, width + 1).transpose(1, 2)
         sheet = rows.reshape(_SIDE * (height + 1), -1)[:-1, :-1].numpy()
-        part = folder / "samples.png.part"
-        imsave(part, sheet, format="png", cmap="gray", vmin=0, vmax=1)
-        os.replace(part, folder / "samples.png")
+        png = io.BytesIO()
+        imsave(png, sheet, format="png", cmap="gray", vmin=0, vmax=1)
+        write_bytes(folder / "samples.png", png.getvalue())
 
     def facts(self) -> dict[str, Any]:
         return {"frechet_features": self.features.sha256}

@@ -57,8 +57,7 @@ class LSTMTask(Task):
 
     def __init__(self, options: Options, device: torch.device) -> None:
         super().__init__(options, device)
-        folder = Path(options.data_dir) if options.data_dir else None
-        self.text: Text = load_text(options.data, folder, options.train_limit)
+        self.text: Text = load_text(options.data, options.data_dir, options.train_limit)
         self.train = self._streams(self.text.train, options.batch)
         self.test = self._streams(self.text.test, _TEST_STREAMS)
         if self.test.shape[1] < 2:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 import re
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +30,9 @@ FILES = (".md", ".json", ".png")
 
 
 @pytest.fixture(autouse=True)
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Work in an empty folder, write results there, and leave torch and signals as they were."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MCATRAIN_DATA", raising=False)
+def desk(empty_desk: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work on an empty desk and write results there."""
     monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    state, threads = torch.get_rng_state(), torch.get_num_threads()
-    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    torch.set_rng_state(state)
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

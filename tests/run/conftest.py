@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +22,8 @@ TINY: dict[str, Any] = {"train_limit": 20, "hidden": "8", "epochs": 2, "checkpoi
 
 
 @pytest.fixture(autouse=True)
-def empty_desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Work in an empty folder, without the user's data and the disk's slow fsync."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MCATRAIN_DATA", raising=False)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    state, threads = torch.get_rng_state(), torch.get_num_threads()
-    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    torch.set_rng_state(state)
-    torch.set_num_threads(threads)
+def desk(empty_desk: None) -> None:
+    """Every test here works on an empty desk."""
 
 
 @pytest.fixture
