@@ -7,9 +7,9 @@ our own classifier, so that it compares with our float32 and not with the paper'
 from benchmarks.papers.common import main
 from benchmarks.papers.table import FRECHET, Budget, Row, Table
 
-# With momentum 0.5 and dropout in the discriminator, as Goodfellow et al. 2014: of a dozen settings
-# tried in fp32 for one to five epochs, the one whose discriminator does not win at once.
-LR = 0.1
+# With momentum 0.5 and dropout in the discriminator, as Goodfellow et al. 2014. In fp32 the rates
+# 0.1, 0.2 and 0.4 end alike (177, 172, 172 after two epochs); MCA diverges with 0.6.
+LR = 0.3
 
 TABLE = Table(
     name="mca_gan",
@@ -39,9 +39,9 @@ TABLE = Table(
             note="digits in place of MNIST; it shows that all runs, and nothing else.",
         ),
         "hour": Budget(
-            options={"data": "mnist", "epochs": 4},
-            minutes=10,
-            note="4 epochs (ours), one seed.",
+            options={"data": "mnist", "epochs": 16},
+            minutes=25,
+            note="16 epochs (ours), one seed.",
         ),
         "full": Budget(
             options={"data": "mnist", "epochs": 200},

@@ -59,7 +59,7 @@ TASKS = {
         base_optimizer="momentum",
         bias="digital",
         momentum=0.5,
-        beta="3.5sd",
+        beta="7sd",
         initial="weights",
     ),
 }
@@ -81,8 +81,8 @@ _LR = {
     ("cnn", "cross-entropy", "momentum"): 0.005,
     ("lstm", "cross-entropy", "sgd"): 4.0,
     ("lstm", "cross-entropy", "momentum"): 0.4,
-    ("gan", "cross-entropy", "sgd"): 0.1,
-    ("gan", "cross-entropy", "momentum"): 0.1,
+    ("gan", "cross-entropy", "sgd"): 0.3,
+    ("gan", "cross-entropy", "momentum"): 0.3,
 }
 _LR_ADAM = 0.001
 

@@ -33,7 +33,9 @@ class GANTask(Task):
     ``hidden`` are the discriminator's layers; the generator has them in reverse. A training
     example is a real image; a step trains the discriminator on a batch of real and one of
     generated images, then the generator on another: three vectors a real image, as the clock
-    counts. The discriminator has dropout, without which it wins at once. Pixels lie in [0, 1].
+    counts. The discriminator has dropout, without which it wins at once; the generator has batch
+    norm (digital), so that what its layers say does not rest on the range of their weights. Pixels
+    lie in [0, 1].
     """
 
     metric = "frechet_distance"
@@ -56,12 +58,13 @@ class GANTask(Task):
         for fan_in, fan_out in pairwise([pixels, *hidden]):
             discriminator += [nn.Linear(fan_in, fan_out), nn.LeakyReLU(0.2), nn.Dropout(0.5)]
         generator: list[nn.Module] = []
-        for fan_in, fan_out in pairwise([LATENT, *hidden[::-1], pixels]):
-            layer = nn.Linear(fan_in, fan_out)
-            nn.init.kaiming_normal_(layer.weight)
-            nn.init.zeros_(layer.bias)
-            generator += [layer, nn.ReLU()]
-        generator[-1] = nn.Sigmoid()
+        for fan_in, fan_out in pairwise([LATENT, *hidden[::-1]]):
+            generator += [nn.Linear(fan_in, fan_out), nn.BatchNorm1d(fan_out), nn.ReLU()]
+        generator += [nn.Linear(hidden[0], pixels), nn.Sigmoid()]
+        for layer in generator:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight)
+                nn.init.zeros_(layer.bias)
         return nn.ModuleDict(
             {
                 "generator": nn.Sequential(*generator),
@@ -78,14 +81,15 @@ class GANTask(Task):
         """Return the discriminator's loss [nats], half real and half generated."""
         generator, discriminator = _parts(model)
         real = self.train_x[self._order[at : at + self.options.batch]]
+        number = max(2, len(real))  # batch norm has no spread of a single vector
         with torch.no_grad():
-            fake = generator(self._noise(len(real)))
+            fake = generator(self._noise(number))
         judged = discriminator(torch.cat([real, fake]))
         value = descend(_judgement(judged, len(real)), optimizer)
         # The generator learns through the discriminator, whose own weights stay.
         discriminator.requires_grad_(False)
         try:
-            judged = discriminator(generator(self._noise(len(real))))
+            judged = discriminator(generator(self._noise(number)))
             descend(binary_cross_entropy_with_logits(judged, torch.ones_like(judged)), optimizer)
         finally:
             discriminator.requires_grad_(True)

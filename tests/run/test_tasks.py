@@ -43,7 +43,7 @@ METRIC = {"cnn": "test_accuracy", "lstm": "bits_per_character", "gan": "frechet_
 LAYERS = {
     "cnn": ["conv1", "conv2", "fc1", "fc2"],
     "lstm": ["lstm.0 l0", "lstm.1 l0", "out"],
-    "gan": [f"generator.{k}" for k in (0, 2, 4)] + [f"discriminator.{k}" for k in (1, 4, 7)],
+    "gan": [f"generator.{k}" for k in (0, 3, 6)] + [f"discriminator.{k}" for k in (1, 4, 7)],
 }
 
 

@@ -110,3 +110,12 @@ def test_images_lie_in_the_range_of_the_pixels(make: Callable[..., Any]) -> None
     images = task._generate(model, 5)
     assert images.shape == (5, 64)
     assert images.abs().max() < 1
+
+
+def test_a_batch_of_one_image_trains(make: Callable[..., Any]) -> None:
+    """Also the last batch of an epoch: batch norm alone could not take one vector."""
+    options = {"task": "gan", "data": "digits", "hidden": "8", "train_limit": 5}
+    task, model, optimizer = make(**options, batch_size=4)
+    model.train()
+    task.start_epoch(torch.Generator().manual_seed(0))
+    assert [task.train_on(model, optimizer, at)[1] for at in (0, 4)] == [4, 1]
