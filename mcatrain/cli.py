@@ -1,4 +1,4 @@
-"""The command line: mcatrain train | compare | devices | report."""
+"""The command line: mcatrain train | compare | fit | devices | report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ _USAGE = """mcatrain: train neural networks on simulated phase-change memory
 
   mcatrain train    --rule mca --data digits --out DIR     one run
   mcatrain compare  --rules fp32,mca,rpu --out DIR         the same task by several rules
+  mcatrain fit      TABLE.csv --model NAME --out P.toml    a device model from measured reads
   mcatrain devices  [NAME]                                 device parameter files, their sources
   mcatrain report   DIR                                    rebuild DIR/report.html
 
@@ -34,9 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         print(_USAGE)
         return 0 if len(command) > 1 else 2
     try:
-        if command[1] not in _COMMANDS:
-            raise InputError(f"no command {command[1]!r}: {closest(command[1], _COMMANDS)}")
-        return _COMMANDS[command[1]](command)
+        return _command(command[1])(command)
     except InputError as error:
         print(f"mcatrain: {_one_line(str(error))}", file=sys.stderr)
         return 2
@@ -114,6 +114,17 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "devices": _devices,
     "report": _report,
 }
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    """Return a command of ours, or one that a package beside this one brings (calibration)."""
+    if name in _COMMANDS:
+        return _COMMANDS[name]
+    others = entry_points(group="mcatrain.commands")
+    if name not in others.names:
+        raise InputError(f"no command {name!r}: {closest(name, [*_COMMANDS, *others.names])}")
+    found: Callable[[list[str]], int] = others[name].load()
+    return found
 
 
 def _parse_one(command: list[str], name: str, *, required: bool) -> str:

@@ -1,0 +1,1 @@
+"""From measured tables to device parameter files with their uncertainty."""

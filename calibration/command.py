@@ -1,0 +1,102 @@
+"""mcatrain fit: a measured table in, a parameter file, its posterior and a report out."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from calibration import diagnostics, export, files, report
+from calibration.fit import METHODS, fit
+from calibration.measurements import read
+from calibration.models import MODELS
+from devicemodels.errors import InputError, closest
+
+_REPLICATES = 200
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see mcatrain fit --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mcatrain fit",
+        description="Fit a device model to a measured table (CSV or Parquet, one read a row).",
+        epilog="Writes PARAMS.toml, PARAMS.posterior.nc and PARAMS.report.html.",
+    )
+    parser.add_argument("measurements", help="table of reads: .csv (also .gz, .xz) or .parquet")
+    parser.add_argument("--model", required=True, help=" | ".join(MODELS))
+    parser.add_argument("--method", default="svi", help=" | ".join(METHODS))
+    parser.add_argument("--out", required=True, help="parameter file to write, PARAMS.toml")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=600, help="batches of the search (svi)")
+    parser.add_argument("--draws", type=int, default=1000, help="draws of the posterior in all")
+    parser.add_argument("--chains", type=int, default=2, help="chains of nuts")
+    parser.add_argument("--warmup", type=int, default=200, help="steps of warm-up a chain (nuts)")
+    parser.add_argument("--heavy-tails", action="store_true", help="Student-t write noise")
+    parser.add_argument("--force", action="store_true", help="write PARAMS.toml in any case")
+    return parser
+
+
+def main(command: list[str]) -> int:
+    """Run ``mcatrain fit ...``; return 0, or 1 for a fit that has not converged."""
+    given = _parser().parse_args(command[2:])
+    _check(given)
+    out = Path(given.out)
+    measurements = read(given.measurements)
+    model = MODELS[given.model](heavy_tails=given.heavy_tails)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        data = model.prepare(measurements)
+        posterior = fit(
+            model, data, given.method, seed=given.seed, steps=given.steps, draws=given.draws,
+            chains=given.chains, warmup=given.warmup, progress=_say,
+        )  # fmt: skip
+        replicates = diagnostics.replicates(model, posterior, data, _REPLICATES, given.seed)
+    finally:
+        torch.set_default_dtype(before)
+    lines, complaints = diagnostics.summary(posterior), diagnostics.complaints(posterior)
+    words = shlex.join(["mcatrain", *command[1:]])
+    about = {"command": words, "source": measurements.source, "sha256": measurements.sha256}
+    export.write_posterior(export.posterior_file(out), posterior, about)
+    whole = report.Fit(measurements, model, data, posterior, lines, complaints, replicates, words)
+    files.replace(out.with_suffix(".report.html"), report.page(whole).encode())
+    for line in lines:
+        print(f"{line.name:12} {line.mean:10.4g}  95 % {line.low:.4g} to {line.high:.4g}")
+    print(f"report: {out.with_suffix('.report.html')}")
+    for said in complaints:
+        print(f"mcatrain fit: not converged: {said}", file=sys.stderr)
+    if complaints and not given.force:
+        print("mcatrain fit: no parameter file is written; --force writes it", file=sys.stderr)
+        return 1
+    source = f"{given.model} by {given.method}, data sha256 {measurements.sha256}, {words}"
+    title = f"{given.model} fitted to {measurements.source}"
+    text = export.pcm_file(model, lines, title, source, measurements.source)
+    files.replace(out, text.encode())
+    print(f"parameters: {out}")
+    return 0
+
+
+def _check(given: argparse.Namespace) -> None:
+    if given.model not in MODELS:
+        raise InputError(f"--model {given.model!r}: {closest(given.model, MODELS)}")
+    if given.method not in METHODS:
+        raise InputError(f"--method {given.method!r}: {closest(given.method, METHODS)}")
+    if not given.out.endswith(".toml"):
+        raise InputError(f"--out {given.out!r}: name a parameter file, PARAMS.toml")
+    if not Path(given.out).parent.is_dir():
+        raise InputError(f"--out {given.out!r}: no folder {Path(given.out).parent}: make it first")
+    for name, least in (("seed", 0), ("steps", 1), ("draws", 10), ("chains", 1), ("warmup", 1)):
+        if getattr(given, name) < least:
+            raise InputError(f"--{name} {getattr(given, name)}: give at least {least}")
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)

@@ -1,0 +1,72 @@
+"""What a calibration model is: constants with priors, and the likelihood of a device's reads."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from torch import Tensor
+
+from calibration.measurements import Measurements
+
+#: Constants by name, each of one shape (draws...,): () in a Pyro program, (n,) for n draws.
+Values = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant of the population: its unit, its meaning, its prior (a Pyro distribution)."""
+
+    name: str
+    unit: str
+    about: str
+    prior: Any
+
+
+class Data(ABC):
+    """The reads of a table as float64 tensors, one row of them a device."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of devices."""
+
+    @abstractmethod
+    def take(self, devices: Tensor) -> Data:
+        """Return the reads of the devices with these indices (n,)."""
+
+
+class CalibrationModel(ABC):
+    """Devices drawn from a population with these constants, and reads from the devices."""
+
+    name: ClassVar[str]
+    #: device_type of the parameter file that a fit writes; "" for part of a file only.
+    device_type: ClassVar[str]
+    constants: tuple[Constant, ...]
+
+    @abstractmethod
+    def prepare(self, measurements: Measurements) -> Data:
+        """Return the reads as tensors. Raises InputError for a table that lacks what is needed."""
+
+    @abstractmethod
+    def start(self, data: Any) -> dict[str, Tensor]:
+        """Return constants of shape () from which the mode can be found."""
+
+    @abstractmethod
+    def log_likelihood(self, values: Values, data: Any) -> Tensor:
+        """Return ln p(reads of a device | constants), (draws..., devices)."""
+
+    @abstractmethod
+    def replicate(self, values: Values, data: Any, chance: torch.Generator) -> Tensor:
+        """Return reads that the same experiment might have given, for constants of shape ()."""
+
+    def program(self, data: Data, batch: int | None = None) -> None:
+        """The Pyro program: priors, then the devices (``batch`` of them drawn at random)."""
+        values = {c.name: pyro.sample(c.name, c.prior) for c in self.constants}
+        with pyro.plate("devices", len(data), subsample_size=batch) as chosen:
+            assert chosen is not None
+            part = data if batch is None else data.take(chosen)
+            pyro.factor("reads", self.log_likelihood(values, part))

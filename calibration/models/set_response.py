@@ -1,0 +1,280 @@
+"""set-response: the SET steps of phase-change memory from RESET, with history."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pyro.distributions import HalfNormal, LogNormal, Normal
+from torch import Tensor
+from torch.distributions import StudentT
+from torch.special import log_ndtr
+
+from calibration.measurements import Measurements
+from calibration.models.base import CalibrationModel, Constant, Data, Values
+from devicemodels.errors import InputError
+
+#: What came before a read: nothing measured, no pulse, a SET pulse.
+PAD, READ, SET = 0, 1, 2
+#: Nodes of the quadrature over a device's own step factor.
+_NODES = 7
+#: No instrument resolves less [µS]; it keeps clipped reads of noiseless tables from a density
+#: without bound.
+_RESOLUTION = 0.005
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class SetData(Data):
+    """Sequences of reads, each from a RESET, padded to one length.
+
+    reads: (sequences, steps) [µS], the first after RESET. kind: what came before a read (a SET
+    pulse, nothing, or padding). pulse: SET pulses since RESET, this one counted. device: the
+    index of the device of each sequence (sequences,), ascending.
+    """
+
+    reads: Tensor
+    kind: Tensor
+    pulse: Tensor
+    device: Tensor
+    number: int
+
+    def __len__(self) -> int:
+        return self.number
+
+    def take(self, devices: Tensor) -> SetData:
+        place = torch.full((self.number,), -1).scatter_(0, devices, torch.arange(len(devices)))
+        rows = torch.nonzero(place[self.device] >= 0).squeeze(1)
+        rows = rows[place[self.device[rows]].argsort(stable=True)]
+        kept = {name: getattr(self, name)[rows] for name in ("reads", "kind", "pulse")}
+        return SetData(**kept, device=place[self.device[rows]], number=len(devices))
+
+
+@dataclass(frozen=True)
+class _Belief:
+    """The true conductance after the reads so far: mean and variance, [µS] and [µS²]."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+class SetResponse(CalibrationModel):
+    """SET steps of Nandakumar et al., J. Appl. Phys. 124, 152135 (2018), read with noise.
+
+    With p the SET pulses since RESET, this one counted, and f a device's own factor,
+
+        G' = clip(G + f mu + f sigma N(0, 1), g_min, g_max)
+        mu = m1 G + c1 + A1 exp(-p/a),   sigma = m2 G + c2 + A2 exp(-p/a)
+        read = G + (m3 G + c3) N(0, 1),  ln f ~ N(0, spread)
+
+    and RESET leaves N(reset_mean, reset_std). A read below 0 is written as 0. The true G is not
+    seen: it is followed by assumed density filtering (a Gaussian belief, corrected by every
+    read, clipping included), and f is integrated out by Gauss-Hermite quadrature. heavy_tails:
+    a SET step's noise is Student-t with four degrees of freedom in the likelihood of a read.
+    """
+
+    name = "set-response"
+    device_type = "pcm"
+
+    def __init__(self, heavy_tails: bool = False) -> None:
+        self.heavy_tails = heavy_tails
+        self.constants = (
+            Constant("m1", "1", "slope of the mean SET step against G", _normal(-0.1, 0.15)),
+            Constant("c1", "uS", "mean SET step at G = 0 after many pulses", _log(0.8, 1.0)),
+            Constant("A1", "uS", "history: extra mean step", _normal(1.0, 2.0)),
+            Constant("a", "pulse", "history: pulses for a decay by e", _log(3.0, 0.7)),
+            Constant("m2", "1", "slope of the write noise against G", _normal(0.1, 0.1)),
+            Constant("c2", "uS", "write noise at G = 0 after many pulses", _log(0.3, 1.0)),
+            Constant("A2", "uS", "history: extra write noise", _log(1.0, 1.0)),
+            Constant("m3", "1", "slope of the read noise against G", _half(0.05)),
+            Constant("c3", "uS", "read noise at G = 0", _half(0.3)),
+            Constant("spread", "1", "device-to-device spread of the step", _half(0.3)),
+            Constant("g_min", "uS", "lowest conductance", _log(0.1, 1.0)),
+            Constant("g_max", "uS", "highest conductance", _log(20.0, 0.7)),
+            Constant("reset_mean", "uS", "mean conductance after RESET", _log(0.2, 1.5)),
+            Constant("reset_std", "uS", "spread of the conductance after RESET", _half(0.5)),
+        )
+        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+        self._nodes = torch.as_tensor(nodes)
+        self._log_weights = torch.as_tensor(np.log(weights / weights.sum()))
+
+    def prepare(self, measurements: Measurements) -> SetData:
+        """Return the reads; every sequence must begin with a RESET and hold only SET and reads."""
+        frame = measurements.frame
+        other = frame[~frame["pulse"].isin(("set", "reset", "read"))]
+        if len(other):
+            raise InputError(
+                f"{measurements.source}: {self.name} knows set, reset and read, and device "
+                f"{other['device'].iloc[0]} has a pulse {other['pulse'].iloc[0]!r}: fit these rows "
+                "with --model step-response"
+            )
+        runs = []
+        order: dict[Any, int] = {name: k for k, name in enumerate(measurements.devices)}
+        for (device, sequence), rows in frame.groupby(
+            ["device", "sequence"], sort=False, observed=True
+        ):
+            pulses = rows["pulse"].astype(str).to_numpy()
+            if pulses[0] != "reset" or (pulses[1:] == "reset").any():
+                raise InputError(
+                    f"{measurements.source}: device {device}, sequence {sequence}: {self.name} "
+                    "counts pulses from a RESET: begin the sequence with the read after it "
+                    "(pulse = reset), and give every RESET a sequence of its own"
+                )
+            runs.append((order[device], rows["conductance_us"].to_numpy(), pulses == "set"))
+        if not any(is_set.any() for _, _, is_set in runs):
+            raise InputError(f"{measurements.source}: no SET pulses: nothing to fit")
+        runs.sort(key=lambda run: run[0])
+        shape = (len(runs), max(len(reads) for _, reads, _ in runs))
+        reads, kind, pulse = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape)
+        for k, (_, values, is_set) in enumerate(runs):
+            n = len(values)
+            reads[k, :n], pulse[k, :n] = values, np.cumsum(is_set)
+            kind[k, :n] = np.where(is_set, SET, READ)
+        return SetData(
+            torch.as_tensor(reads),
+            torch.as_tensor(kind),
+            torch.as_tensor(pulse),
+            torch.tensor([run[0] for run in runs]),
+            len(order),
+        )
+
+    def start(self, data: SetData) -> dict[str, Tensor]:
+        """Return the medians of the priors, and bounds at the reads' own ends."""
+        medians = {c.name: _median(c.prior) for c in self.constants}
+        # From above, the reads piled up at a bound would pass for a bend of the response.
+        return medians | {"g_max": data.reads.max()}
+
+    def log_likelihood(self, values: Values, data: SetData) -> Tensor:
+        spread = values["spread"][..., None, None]
+        factor = torch.exp(spread * self._nodes[:, None])  # (draws..., nodes, 1)
+        v = {name: value[..., None, None] for name, value in values.items()}
+        total = self._sequences(v, factor, data)
+        if len(data.device) != data.number or (data.device.diff() != 1).any():
+            by_device = total.new_zeros(*total.shape[:-1], data.number)
+            total = by_device.index_add(-1, data.device, total)
+        return torch.logsumexp(total + self._log_weights[:, None], dim=-2)
+
+    def _sequences(self, v: dict[str, Tensor], factor: Tensor, data: SetData) -> Tensor:
+        """Return ln p of each sequence given its device's factor, (draws..., nodes, sequences)."""
+        first = data.reads[:, 0]
+        before = _Belief(v["reset_mean"], v["reset_std"] ** 2 + _TINY)
+        total, belief = _read(before, first, v)
+        total, zero = total + 0 * factor, 0 * factor
+        belief = _Belief(belief.mean + zero, belief.variance + zero)
+        for k in range(1, data.reads.shape[1]):
+            kind, y = data.kind[:, k], data.reads[:, k]
+            gained, after = self._step(belief, factor, data.pulse[:, k], y, v)
+            if (kind != SET).any():
+                again, held = _read(belief, y, v)
+                is_set, is_read = kind == SET, kind == READ
+                gained = torch.where(is_set, gained, torch.where(is_read, again, 0.0))
+                mean = torch.where(is_set, after.mean, held.mean)
+                after = _Belief(mean, torch.where(is_set, after.variance, held.variance))
+            total, belief = total + gained, after
+        return total
+
+    def _step(
+        self, belief: _Belief, factor: Tensor, pulse: Tensor, y: Tensor, v: dict[str, Tensor]
+    ) -> tuple[Tensor, _Belief]:
+        """Return ln p(read y) after a SET pulse, and the belief corrected by y."""
+        history = torch.exp(-pulse / v["a"])
+        mean = belief.mean + factor * (v["m1"] * belief.mean + v["c1"] + v["A1"] * history)
+        noise = factor * (v["m2"] * belief.mean + v["c2"] + v["A2"] * history).clamp(min=1e-4)
+        grown = (1 + factor * v["m1"]) ** 2 * belief.variance
+        variance = grown + noise**2
+        low, high, deviation = v["g_min"], v["g_max"], variance.sqrt()
+        r2 = _read_variance(y.clamp(min=0), v)
+        seen = variance + r2
+        corrected = mean + variance / seen * (y - mean)
+        left = variance * r2 / seen
+        inside = log_ndtr((corrected - low) / left.sqrt())
+        inside = inside + log_ndtr((high - corrected) / left.sqrt())
+        inside = inside + self._density(y, mean, seen)
+        at_low = log_ndtr((low - mean) / deviation) + _density(y, low, _read_variance(low, v))
+        at_high = log_ndtr((mean - high) / deviation) + _density(y, high, _read_variance(high, v))
+        found = torch.stack(torch.broadcast_tensors(inside, at_low, at_high))
+        total = torch.logsumexp(found, 0)
+        share = torch.exp(found - total)
+        corrected = torch.minimum(torch.maximum(corrected, low), high)
+        middle = share[0] * corrected + share[1] * low + share[2] * high
+        around = share[0] * (left + (corrected - middle) ** 2)
+        around = around + share[1] * (low - middle) ** 2 + share[2] * (high - middle) ** 2
+        return total, _Belief(middle, around + _TINY)
+
+    def _density(self, y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        if not self.heavy_tails:
+            return _density(y, mean, variance)
+        # Of the same variance as the Gaussian: 4 / (4 - 2) = 2.
+        return StudentT(4.0, mean, (variance / 2).sqrt(), validate_args=False).log_prob(y)
+
+    def replicate(self, values: Values, data: SetData, chance: torch.Generator) -> Tensor:
+        """Return reads (sequences, steps); padding is 0."""
+        v = {name: float(value) for name, value in values.items()}
+
+        def normal(n: int) -> Tensor:
+            return torch.randn(n, generator=chance, dtype=torch.float64)
+
+        factor = torch.exp(v["spread"] * normal(data.number))[data.device]
+        n, steps = data.reads.shape
+        g = (v["reset_mean"] + v["reset_std"] * normal(n)).clamp(min=0)
+        reads = torch.zeros_like(data.reads)
+        for k in range(steps):
+            if k:
+                history = torch.exp(-data.pulse[:, k] / v["a"])
+                step = v["m1"] * g + v["c1"] + v["A1"] * history
+                noise = (v["m2"] * g + v["c2"] + v["A2"] * history).clamp(min=0)
+                if self.heavy_tails:
+                    four = (normal(4 * n) ** 2).view(4, n).mean(0)
+                    tail = normal(n) * torch.rsqrt(four) / math.sqrt(2)
+                else:
+                    tail = normal(n)
+                after = (g + factor * (step + noise * tail)).clamp(v["g_min"], v["g_max"])
+                g = torch.where(data.kind[:, k] == SET, after, g)
+            seen = (g + (v["m3"] * g + v["c3"]) * normal(n)).clamp(min=0)
+            reads[:, k] = torch.where(data.kind[:, k] == PAD, 0.0, seen)
+        return reads
+
+
+def _read(belief: _Belief, y: Tensor, v: dict[str, Tensor]) -> tuple[Tensor, _Belief]:
+    """Return ln p(read y) of an unchanged device, and the belief corrected by y."""
+    r2 = _read_variance(belief.mean, v)
+    seen = belief.variance + r2
+    difference = y - belief.mean
+    gain = belief.variance / seen
+    return _density(y, belief.mean, seen), _Belief(belief.mean + gain * difference, gain * r2)
+
+
+def _read_variance(g: Tensor, v: dict[str, Tensor]) -> Tensor:
+    return (v["m3"] * g + v["c3"]) ** 2 + _RESOLUTION**2
+
+
+def _density(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """Return ln N(y; mean, variance); of a read that is 0, ln of all the chance at or below it."""
+    difference = y - mean
+    there = -0.5 * (difference**2 / variance + torch.log(2 * math.pi * variance))
+    if (y > 0).all():
+        return there
+    return torch.where(y > 0, there, log_ndtr(-mean * variance.rsqrt()))
+
+
+def _median(prior: Any) -> Tensor:
+    return prior.icdf(_double(0.5))
+
+
+def _double(number: float) -> Tensor:
+    return torch.tensor(number, dtype=torch.float64)
+
+
+def _normal(mean: float, deviation: float) -> Any:
+    return Normal(_double(mean), _double(deviation))
+
+
+def _log(median: float, deviation: float) -> Any:
+    return LogNormal(_double(math.log(median)), _double(deviation))
+
+
+def _half(scale: float) -> Any:
+    return HalfNormal(_double(scale))

@@ -1,0 +1,93 @@
+"""mcatrain fit: the files it leaves, what it trains on, and one line for a user's mistake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import devicemodels
+from calibration import command
+from calibration.fit import Posterior
+from calibration.measurements import write
+from calibration.synthetic import measure
+from mcatrain.cli import main
+
+OPTIONS = ["--model", "set-response", "--steps", "40", "--draws", "100"]
+
+
+@pytest.fixture
+def desk(empty_desk: None, tmp_path: Path) -> Path:
+    write(measure(devicemodels.load("nandakumar2018"), 30, 8), tmp_path / "reads.csv")
+    return tmp_path
+
+
+def test_from_table_to_training(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import arviz
+
+    assert main(["fit", "reads.csv", "--out", "mine.toml", *OPTIONS]) == 0
+    said = capsys.readouterr().out
+    assert "parameters: mine.toml" in said
+    model = devicemodels.load("mine.toml")
+    stated = {q.name: q for q in model.quantities}
+    assert stated["m1"].status == "fitted"
+    assert stated["nu_mean"].status == "assumed"
+    assert stated["c1"].source.count("sha256") == 1
+    assert 0.3 < stated["c1"].value < 2
+    assert 0.4 < stated["mean_step"].value < 1.2
+    draws = arviz.from_netcdf(str(desk / "mine.posterior.nc"))
+    assert draws.posterior["m1"].shape == (1, 100)
+    assert float(draws.posterior["m1"].mean()) == pytest.approx(stated["m1"].value, rel=1e-6)
+    assert draws.posterior.attrs["command"].startswith("mcatrain fit reads.csv")
+    page = (desk / "mine.report.html").read_text()
+    assert page.count("data:image/png;base64") == 3
+    assert "<td>A1</td>" in page
+    assert "http" not in page.replace("https://", "http://").split("base64")[0]
+    train = ["train", "--rule", "mca", "--data", "digits", "--device-model", "mine.toml"]
+    assert main([*train, "--train-limit", "20", "--epochs", "1", "--out", "run"]) == 0
+    assert json.loads((desk / "run" / "result.json").read_text())["device"] == "mine.toml"
+    assert not list(desk.glob("*.part"))
+
+
+def test_a_fit_that_has_not_converged(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inner: Callable[..., Posterior] = command.fit
+
+    def stray(*arguments: object, **options: object) -> Posterior:
+        found = inner(*arguments, **options)
+        return Posterior(found.method, found.draws, ("the mode was not found",))
+
+    monkeypatch.setattr(command, "fit", stray)
+    assert main(["fit", "reads.csv", "--out", "mine.toml", *OPTIONS]) == 1
+    assert "not converged: the mode was not found" in capsys.readouterr().err
+    assert not (desk / "mine.toml").exists()
+    assert "Not converged." in (desk / "mine.report.html").read_text()
+    assert main(["fit", "reads.csv", "--out", "mine.toml", *OPTIONS, "--force"]) == 0
+    assert (desk / "mine.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "required: measurements"),
+        (["reads.csv", "--model", "set", "--out", "a.toml"], "known: set-response"),
+        (["none.csv", "--model", "set-response", "--out", "a.toml"], "none.csv: cannot read"),
+        (["reads.csv", "--model", "set-response", "--out", "a.txt"], "PARAMS.toml"),
+        (["reads.csv", "--model", "set-response", "--out", "no/a.toml"], "no folder no"),
+        (["reads.csv", *OPTIONS, "--out", "a.toml", "--method", "mcmc"], "known: nuts, svi"),
+        (["reads.csv", *OPTIONS, "--out", "a.toml", "--draws", "1"], "--draws 1: give at least 10"),
+        (["reads.csv", *OPTIONS, "--out", "a.toml", "--seed", "x"], "--seed"),
+    ],
+)
+def test_mistakes(
+    desk: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(desk.iterdir())
+    assert main(["fit", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert said in error
+    assert sorted(desk.iterdir()) == before

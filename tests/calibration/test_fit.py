@@ -1,0 +1,123 @@
+"""Inference: known constants come back, the same for the same seed, and failure is said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import devicemodels
+from calibration import diagnostics
+from calibration.fit import Posterior, fit
+from calibration.models import SetResponse
+from calibration.synthetic import measure
+
+TRUTH = {
+    "m1": -0.084, "c1": 0.88, "A1": 1.4, "a": 2.6, "m2": 0.091, "c2": 0.26, "A2": 2.15, "m3": 0.03,
+    "c3": 0.13, "g_min": 0.1, "g_max": 12.0, "reset_mean": 0.1, "reset_std": 0.01,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    state = torch.get_rng_state()
+    yield
+    torch.set_rng_state(state)
+    torch.set_default_dtype(torch.float32)
+
+
+def data(devices: int, pulses: int, seed: int = 0) -> Any:
+    model = devicemodels.load("nandakumar2018")
+    return SetResponse().prepare(measure(model, devices, pulses, seed=seed))
+
+
+def outside(posterior: Posterior, factor: float = 1.0) -> list[str]:
+    """Return the constants whose true value lies outside the interval, widened by ``factor``."""
+    found = []
+    for line in diagnostics.summary(posterior):
+        if line.name in TRUTH:
+            middle, half = (line.low + line.high) / 2, (line.high - line.low) / 2
+            if abs(TRUTH[line.name] - middle) > factor * half:
+                found.append(line.name)
+    return found
+
+
+def test_fit_of_a_small_table() -> None:
+    """40 devices x 10 pulses: the constants, twice the same, and another seed's other draws.
+
+    13 intervals of 95 %, doubled: a false alarm about once in 1,000.
+    """
+    small, model = data(40, 10), SetResponse()
+    one, two = (fit(model, small, steps=60, draws=300, seed=s) for s in (0, 0))
+    assert not diagnostics.complaints(one)
+    assert outside(one, 2.0) == []
+    assert all(torch.equal(one.draws[name], two.draws[name]) for name in one.draws)
+    assert one.draws["m1"].shape == (1, 300)
+    assert one.draws["m1"].dtype == torch.float64
+    replicates = diagnostics.replicates(model, one, small, 5, seed=0)
+    assert replicates.shape == (5, *small.reads.shape)
+    assert torch.isfinite(replicates).all()
+
+
+def test_what_has_not_converged_is_said() -> None:
+    chance = torch.Generator().manual_seed(0)
+    apart = torch.randn(2, 100, generator=chance) + torch.tensor([[0.0], [5.0]])
+    good = torch.randn(2, 400, generator=chance)
+    said = diagnostics.complaints(Posterior("nuts", {"m1": apart, "c1": good}, (), divergences=0))
+    assert any("m1: R-hat" in line for line in said)
+    assert not any("c1" in line for line in said)
+    assert diagnostics.complaints(Posterior("nuts", {"c1": good}, (), divergences=100)) == [
+        "100 of 800 draws diverged"
+    ]
+    stuck = Posterior("svi", {"m1": torch.ones(1, 50)}, ("the mode was not found",))
+    assert len(diagnostics.complaints(stuck)) == 2
+
+
+def test_unit_of_the_table_does_not_matter() -> None:
+    """Siemens, converted, differ in the last bit at most; so do the posteriors."""
+    measured = measure(devicemodels.load("nandakumar2018"), 10, 5)
+    from calibration.measurements import table
+
+    frame = measured.frame.copy()
+    frame["conductance_s"] = frame.pop("conductance_us") / 1e6
+    model = SetResponse()
+    found = [
+        fit(model, model.prepare(m), steps=20, draws=50)
+        for m in (measured, table(frame, "siemens"))
+    ]
+    for name in found[0].draws:
+        assert torch.allclose(found[0].draws[name], found[1].draws[name], rtol=1e-4), name
+
+
+@pytest.mark.slow
+def test_recovery_of_the_shipped_device() -> None:
+    """500 devices x 20 pulses: 13 intervals of 95 %; more than 3 miss by chance once in 330.
+
+    Widths shrink as one over the root of the data: 125 devices have intervals twice as wide,
+    within 25 % for the constants of the step.
+    """
+    found = {n: fit(SetResponse(), data(n, 20, seed=1), steps=300) for n in (125, 500)}
+    assert len(outside(found[500])) <= 3, outside(found[500])
+    assert outside(found[500], 2.0) == []
+    widths = {n: {x.name: x.high - x.low for x in diagnostics.summary(p)} for n, p in found.items()}
+    for name in ("m1", "c1", "A1", "a", "m2", "A2"):
+        assert 1.5 < widths[125][name] / widths[500][name] < 2.5, name
+
+
+@pytest.mark.slow
+def test_nuts_agrees_with_the_normal_approximation() -> None:
+    """50 devices x 20 pulses, 2 chains: means within a third of a standard deviation."""
+    small, model = data(50, 20, seed=2), SetResponse()
+    quick = {x.name: x for x in diagnostics.summary(fit(model, small, steps=200))}
+    exact = fit(model, small, "nuts", steps=200, warmup=100, draws=300)
+    assert not diagnostics.complaints(exact)
+    for line in diagnostics.summary(exact):
+        if line.name in ("m1", "c1", "A1", "m2", "A2"):
+            assert math.isclose(line.mean, quick[line.name].mean, abs_tol=0.5 * line.deviation), (
+                line.name
+            )
+            assert 0.7 < line.deviation / quick[line.name].deviation < 1.4, line.name
