@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import shlex
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import NoReturn
 
 import torch
 
+import devicemodels
 from calibration import diagnostics, export, files, report
 from calibration.fit import METHODS, fit
 from calibration.measurements import read
 from calibration.models import MODELS
+from calibration.models.base import CalibrationModel
 from devicemodels.errors import InputError, closest
 
 _REPLICATES = 200
@@ -34,12 +37,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, help=" | ".join(MODELS))
     parser.add_argument("--method", default="svi", help=" | ".join(METHODS))
     parser.add_argument("--out", required=True, help="parameter file to write, PARAMS.toml")
+    parser.add_argument(
+        "--base", default="nandakumar2018", help="device model for what was not measured"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=600, help="batches of the search (svi)")
     parser.add_argument("--draws", type=int, default=1000, help="draws of the posterior in all")
     parser.add_argument("--chains", type=int, default=2, help="chains of nuts")
     parser.add_argument("--warmup", type=int, default=200, help="steps of warm-up a chain (nuts)")
-    parser.add_argument("--heavy-tails", action="store_true", help="Student-t write noise")
+    parser.add_argument(
+        "--heavy-tails", action="store_true", help="Student-t write noise (set-response)"
+    )
     parser.add_argument("--force", action="store_true", help="write PARAMS.toml in any case")
     return parser
 
@@ -49,8 +57,8 @@ def main(command: list[str]) -> int:
     given = _parser().parse_args(command[2:])
     _check(given)
     out = Path(given.out)
-    measurements = read(given.measurements)
-    model = MODELS[given.model](heavy_tails=given.heavy_tails)
+    measurements, base = read(given.measurements), devicemodels.load(given.base)
+    model = _model(given)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -65,7 +73,8 @@ def main(command: list[str]) -> int:
     lines, complaints = diagnostics.summary(posterior), diagnostics.complaints(posterior)
     words = shlex.join(["mcatrain", *command[1:]])
     about = {"command": words, "source": measurements.source, "sha256": measurements.sha256}
-    export.write_posterior(export.posterior_file(out), posterior, about)
+    kept = export.posterior_file(out)
+    export.write_posterior(kept, posterior, about)
     whole = report.Fit(measurements, model, data, posterior, lines, complaints, replicates, words)
     files.replace(out.with_suffix(".report.html"), report.page(whole).encode())
     for line in lines:
@@ -76,12 +85,29 @@ def main(command: list[str]) -> int:
     if complaints and not given.force:
         print("mcatrain fit: no parameter file is written; --force writes it", file=sys.stderr)
         return 1
+    if not model.device_type:
+        print(
+            f"no device model holds the constants of {model.name} yet: the posterior is in {kept}"
+        )
+        return 0
     source = f"{given.model} by {given.method}, data sha256 {measurements.sha256}, {words}"
     title = f"{given.model} fitted to {measurements.source}"
-    text = export.pcm_file(model, lines, title, source, measurements.source)
+    text = export.pcm_file(lines, base, title, source, measurements.source)
     files.replace(out, text.encode())
     print(f"parameters: {out}")
     return 0
+
+
+def _model(given: argparse.Namespace) -> CalibrationModel:
+    """Make the model with the options that were given and that it has."""
+    kind = MODELS[given.model]
+    options = {"heavy_tails": given.heavy_tails}
+    chosen = {name: value for name, value in options.items() if value}
+    for name in chosen.keys() - inspect.signature(kind).parameters:
+        raise InputError(
+            f"--{name.replace('_', '-')}: {given.model} has no such option: leave it out"
+        )
+    return kind(**chosen)
 
 
 def _check(given: argparse.Namespace) -> None:

@@ -10,15 +10,15 @@ from typing import Any
 
 import tomli_w
 
-import devicemodels
 from calibration.diagnostics import Line, inference_data
 from calibration.fit import Posterior
-from calibration.models.base import CalibrationModel
 from devicemodels.devices.pcm import PCMParameters
-from devicemodels.synapses.pair import PairParameters
+from devicemodels.errors import InputError
+from devicemodels.model import DeviceModel
+from devicemodels.quantities import Parameters
 
-#: Where a PCM file takes what SET measurements cannot tell.
-_BASE = "nandakumar2018"
+#: The constants that decide the mean SET step.
+_STEP = ("m1", "c1", "A1", "a", "g_min", "g_max", "reset_mean")
 #: The granularity in weight units that the experiment worked with (Front. Neurosci. 14:406, 2020).
 _EPSILON = 0.096
 _PULSES = 10
@@ -38,67 +38,66 @@ def write_posterior(path: Path, posterior: Posterior, about: Mapping[str, str]) 
     os.replace(part, path)
 
 
-def pcm_file(
-    model: CalibrationModel, lines: list[Line], title: str, source: str, table: str
-) -> str:
+def pcm_file(lines: list[Line], base: DeviceModel, title: str, source: str, table: str) -> str:
     """Return the text of a PCM parameter file with posterior means.
 
-    source: what every fitted value came from. What SET measurements cannot tell is copied from
-    nandakumar2018 and marked as assumed; the granularity is the mean step of the first ten
-    pulses, and beta keeps its 0.096 weight units.
+    base: where the file takes what was not measured, as it stands there. source: what every
+    fitted value came from. Where SET steps were fitted, the granularity is the mean step of the
+    first ten pulses, beta keeps its 0.096 weight units, and the pair's limits follow g_max.
+    Raises InputError for a base of another type.
     """
-    base = devicemodels.load(_BASE)
-    assert isinstance(base.device, PCMParameters)
-    assert base.synapse is not None
+    if not isinstance(base.device, PCMParameters) or base.synapse is None:
+        raise InputError(f"--base {base.name}: a {base.device_type} device: give a pcm file")
     known = {item.name: item.metadata for item in fields(PCMParameters)}
-    mine = {line.name: line for line in lines if line.name in known}
     fitted = {
-        name: min(max(line.mean, known[name]["low"]), known[name]["high"])
-        for name, line in mine.items()
+        line.name: min(max(line.mean, known[line.name]["low"]), known[line.name]["high"])
+        for line in lines
+        if line.name in known
     }
-    device = replace(base.device, **fitted)
-    response = device.mean_set_response(_PULSES)
-    device = replace(device, mean_step=max((response[-1] - response[0]) / _PULSES, 1e-6))
-    refresh = 2 / 3 * device.g_max
-    pair = replace(
-        base.synapse,
-        beta=device.mean_step / _EPSILON,
-        refresh_above=refresh,
-        refresh_below=0.75 * refresh,
-        initial_mean=response[1],
-    )
+    device, pair = replace(base.device, **fitted), base.synapse
     sources = dict.fromkeys(fitted, ("fitted", source))
-    sources["mean_step"] = ("fitted", f"mean step of the first {_PULSES} pulses of this fit")
+    if set(_STEP) <= fitted.keys():
+        response = device.mean_set_response(_PULSES)
+        device = replace(device, mean_step=max((response[-1] - response[0]) / _PULSES, 1e-6))
+        refresh = 2 / 3 * device.g_max
+        pair = replace(
+            pair,
+            beta=device.mean_step / _EPSILON,
+            refresh_above=refresh,
+            refresh_below=0.75 * refresh,
+            initial_mean=response[1],
+        )
+        sources["mean_step"] = ("fitted", f"mean step of the first {_PULSES} pulses of this fit")
+        sources |= _PAIR
     spread = "; ".join(f"{x.name} {x.mean:.4g} ({x.low:.4g} to {x.high:.4g})" for x in lines)
     text = {
-        "device_type": model.device_type,
+        "device_type": "pcm",
         "title": title,
         "publication": f"none: fitted to {table}",
         "note": f"Posterior means (95 % intervals): {spread}.",
-        "device": _section(device, base, sources, PCMParameters),
-        "synapse": _section(pair, base, _pair_sources(), PairParameters),
+        "device": _section(device, base, sources),
+        "synapse": _section(pair, base, sources),
     }
     return tomli_w.dumps(text)
 
 
-def _pair_sources() -> dict[str, tuple[str, str]]:
-    return {
-        "beta": ("assumed", f"mean_step / {_EPSILON}, the epsilon of Front. Neurosci. 14:406"),
-        "refresh_above": ("assumed", "two thirds of g_max, as in nandakumar2018"),
-        "refresh_below": ("assumed", "three quarters of refresh_above, as in nandakumar2018"),
-        "initial_mean": ("assumed", "mean conductance after one SET pulse of this fit"),
-    }
+_PAIR = {
+    "beta": ("assumed", f"mean_step / {_EPSILON}, the epsilon of Front. Neurosci. 14:406"),
+    "refresh_above": ("assumed", "two thirds of g_max, as in nandakumar2018"),
+    "refresh_below": ("assumed", "three quarters of refresh_above, as in nandakumar2018"),
+    "initial_mean": ("assumed", "mean conductance after one SET pulse of this fit"),
+}
 
 
 def _section(
-    values: Any, base: devicemodels.DeviceModel, sources: Mapping[str, tuple[str, str]], kind: Any
+    values: Parameters, base: DeviceModel, sources: Mapping[str, tuple[str, str]]
 ) -> dict[str, dict[str, Any]]:
     stated = {q.name: q for q in base.quantities}
     found = {}
-    for item in fields(kind):
-        value = getattr(values, item.name)
+    for item in fields(values):
+        value, was = getattr(values, item.name), stated[item.name]
         status, source = sources.get(
-            item.name, ("assumed", f"not measured: as {base.name} ({stated[item.name].source})")
+            item.name, (was.status, f"not measured here: as {base.name} ({was.source})")
         )
         found[item.name] = {
             "value": int(value) if item.metadata["whole"] else float(value),

@@ -23,7 +23,7 @@ METHODS = ("svi", "nuts")
 _BATCH = 256
 #: Devices times points of which slopes are taken at once.
 _LANES = 4_000
-_NEWTON = 12
+_NEWTON = 30
 #: Half of the Newton decrement, in units of log density, at which the mode is found.
 _AT_MODE = 1e-4
 
@@ -156,14 +156,17 @@ def _laplace(space: _Unconstrained, z: Tensor) -> tuple[MultivariateNormal, list
 
 
 def _curvature(space: _Unconstrained, z: Tensor) -> Tensor:
-    """Return the Hessian of the potential by central differences of its slope, made positive."""
+    """Return the Hessian of the potential by central differences of its slope.
+
+    Directions in which it falls are turned over (saddle-free Newton): a step goes down them too.
+    """
     width = 1e-4
     shift = width * torch.eye(len(z), dtype=z.dtype)
     up, down = space.slope(torch.cat([z + shift, z - shift])).chunk(2)
     hessian = (up - down) / (2 * width)
     values, vectors = torch.linalg.eigh((hessian + hessian.T) / 2)
     # No direction is wider than the priors, which have a unit curvature or so.
-    return vectors @ torch.diag(values.clamp(min=0.05)) @ vectors.T
+    return vectors @ torch.diag(values.abs().clamp(min=0.05)) @ vectors.T
 
 
 def _nuts(

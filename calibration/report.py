@@ -17,7 +17,6 @@ from calibration.diagnostics import Line
 from calibration.fit import Posterior
 from calibration.measurements import Measurements
 from calibration.models.base import CalibrationModel
-from calibration.models.set_response import READ
 
 _STYLE = """body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse}
@@ -56,7 +55,7 @@ def page(fit: Fit) -> str:
             "each under its own draw of the posterior, with their median. Dots and bars: the "
             "measured reads.</p>",
             _image(_against(fit)),
-            "<h2>Spread by pulse, and residuals</h2><p>Left: standard deviation among the "
+            "<h2>Spread, and residuals</h2><p>Left: standard deviation among the "
             "measured sequences, and 90 % of the replicated experiments. Right: rank of every "
             "read among its replicates; level where the model is right.</p>",
             _image(_checks(fit)),
@@ -90,20 +89,12 @@ def _constants(fit: Fit) -> str:
     return "\n".join((*rows, f"</table><p>Inference: {how}.</p>"))
 
 
-def _by_pulse(fit: Fit) -> list[tuple[int, Tensor]]:
-    """Return the pulse numbers and which reads are the last ones after that many pulses."""
-    pulse, kind = fit.data.pulse, fit.data.kind
-    # A read is the last one of its pulse where another pulse, or nothing, comes next.
-    following = torch.cat([kind[:, 1:], torch.zeros_like(kind[:, :1])], 1)
-    last = (kind > 0) & (following != READ)
-    return [(p, last & (pulse == p)) for p in range(int(pulse.max()) + 1)]
-
-
 def _against(fit: Fit) -> Figure:
     figure = Figure(figsize=(8, 4))
     axes = figure.subplots()
-    chosen = [(p, where) for p, where in _by_pulse(fit) if where.any()]
-    xs = [p for p, _ in chosen]
+    label, groups = fit.model.groups(fit.data)
+    chosen = [(x, where) for x, where in groups if where.any()]
+    xs = [x for x, _ in chosen]
     quantiles = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)
     model = torch.stack([_few(fit.replicates[:, w]).quantile(quantiles) for _, w in chosen])
     data = torch.stack([_few(fit.data.reads[w]).quantile(quantiles) for _, w in chosen])
@@ -112,7 +103,7 @@ def _against(fit: Fit) -> Figure:
     axes.plot(xs, model[:, 1].tolist(), color="0.5", label="model, median")
     bars = [(data[:, 1] - data[:, 0]).tolist(), (data[:, 2] - data[:, 1]).tolist()]
     axes.errorbar(xs, data[:, 1].tolist(), bars, fmt="o", ms=4, color="C0", label="measured, 90 %")
-    axes.set(xlabel="SET pulses since RESET", ylabel="conductance [µS]")
+    axes.set(xlabel=label, ylabel="conductance [µS]")
     axes.legend()
     return figure
 
@@ -124,16 +115,17 @@ def _few(reads: Tensor) -> Tensor:
 def _checks(fit: Fit) -> Figure:
     figure = Figure(figsize=(8, 3.2))
     left, right = figure.subplots(1, 2)
-    chosen = [(p, where) for p, where in _by_pulse(fit) if int(where.sum()) > 1]
+    label, groups = fit.model.groups(fit.data)
+    chosen = [(x, where) for x, where in groups if int(where.sum()) > 1]
     spread = [torch.stack([r[w].std() for r in fit.replicates]) for _, w in chosen]
     quantiles = torch.tensor([0.05, 0.95], dtype=torch.float64)
-    xs = [p for p, _ in chosen]
+    xs = [x for x, _ in chosen]
     if spread:
         bands = torch.stack([s.quantile(quantiles) for s in spread])
         left.fill_between(xs, bands[:, 0].tolist(), bands[:, 1].tolist(), color="0.85")
         left.plot(xs, [float(fit.data.reads[w].std()) for _, w in chosen], "o", ms=4)
-    left.set(xlabel="SET pulses since RESET", ylabel="spread [µS]")
-    seen = fit.data.kind > 0
+    left.set(xlabel=label, ylabel="spread [µS]")
+    seen = fit.data.seen
     ranks = (fit.replicates < fit.data.reads)[:, seen].double().mean(0)
     right.hist(ranks.tolist(), bins=20, range=(0, 1), color="C0")
     right.axhline(int(seen.sum()) / 20, color="0.5")

@@ -28,7 +28,14 @@ class Constant:
 
 
 class Data(ABC):
-    """The reads of a table as float64 tensors, one row of them a device."""
+    """The reads of a table as tensors.
+
+    reads: (rows, columns) float64 in the unit of the table, padded. seen: (rows, columns) bool,
+    which of them were measured.
+    """
+
+    reads: Tensor
+    seen: Tensor
 
     @abstractmethod
     def __len__(self) -> int:
@@ -43,7 +50,7 @@ class CalibrationModel(ABC):
     """Devices drawn from a population with these constants, and reads from the devices."""
 
     name: ClassVar[str]
-    #: device_type of the parameter file that a fit writes; "" for part of a file only.
+    #: device_type of the parameter file that a fit writes; "" while no device has its constants.
     device_type: ClassVar[str]
     constants: tuple[Constant, ...]
 
@@ -62,6 +69,14 @@ class CalibrationModel(ABC):
     @abstractmethod
     def replicate(self, values: Values, data: Any, chance: torch.Generator) -> Tensor:
         """Return reads that the same experiment might have given, for constants of shape ()."""
+
+    @abstractmethod
+    def groups(self, data: Any) -> tuple[str, list[tuple[float, Tensor]]]:
+        """Return the axis along which data and replicates are shown, and reads of equal place.
+
+        The axis' label with its unit; places, ascending, and which reads (rows, columns) bool
+        belong to each.
+        """
 
     def program(self, data: Data, batch: int | None = None) -> None:
         """The Pyro program: priors, then the devices (``batch`` of them drawn at random)."""

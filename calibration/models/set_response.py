@@ -42,6 +42,10 @@ class SetData(Data):
     device: Tensor
     number: int
 
+    @property
+    def seen(self) -> Tensor:  # type: ignore[override]
+        return self.kind != PAD
+
     def __len__(self) -> int:
         return self.number
 
@@ -156,6 +160,13 @@ class SetResponse(CalibrationModel):
             by_device = total.new_zeros(*total.shape[:-1], data.number)
             total = by_device.index_add(-1, data.device, total)
         return torch.logsumexp(total + self._log_weights[:, None], dim=-2)
+
+    def groups(self, data: SetData) -> tuple[str, list[tuple[float, Tensor]]]:
+        # A read is the last one of its pulse where another pulse, or nothing, comes next.
+        following = torch.cat([data.kind[:, 1:], torch.zeros_like(data.kind[:, :1])], 1)
+        last = data.seen & (following != READ)
+        places = range(int(data.pulse.max()) + 1)
+        return "SET pulses since RESET", [(float(p), last & (data.pulse == p)) for p in places]
 
     def _sequences(self, v: dict[str, Tensor], factor: Tensor, data: SetData) -> Tensor:
         """Return ln p of each sequence given its device's factor, (draws..., nodes, sequences)."""

@@ -33,7 +33,7 @@ def test_from_table_to_training(desk: Path, capsys: pytest.CaptureFixture[str]) 
     model = devicemodels.load("mine.toml")
     stated = {q.name: q for q in model.quantities}
     assert stated["m1"].status == "fitted"
-    assert stated["nu_mean"].status == "assumed"
+    assert stated["nu_mean"].source.startswith("not measured here: as nandakumar2018")
     assert stated["c1"].source.count("sha256") == 1
     assert 0.3 < stated["c1"].value < 2
     assert 0.4 < stated["mean_step"].value < 1.2

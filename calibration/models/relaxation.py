@@ -1,0 +1,207 @@
+"""relaxation: how the conductance of RRAM cells wanders in the logarithm of time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pyro.distributions import HalfNormal, LogNormal, Normal
+from torch import Tensor
+
+from calibration.measurements import Measurements
+from calibration.models.base import CalibrationModel, Constant, Data, Values
+from devicemodels.errors import InputError
+
+#: Nodes of the quadrature over a cell's own diffusion.
+_NODES = 7
+_MOST_READS = 200
+#: No instrument resolves less [µS].
+_RESOLUTION = 0.005
+
+
+@dataclass(frozen=True)
+class RelaxationData(Data):
+    """One sequence a row: the read after programming, and those later.
+
+    reads: (sequences, reads) [µS], padded, the first after programming. age_s: (sequences,
+    reads) time since the first read [s]. seen: which reads there are. device: (sequences,),
+    ascending. number: devices. reference: median of the first reads [µS].
+    """
+
+    reads: Tensor
+    age_s: Tensor
+    seen: Tensor
+    device: Tensor
+    number: int
+    reference: float
+
+    def __len__(self) -> int:
+        return self.number
+
+    def take(self, devices: Tensor) -> RelaxationData:
+        place = torch.full((self.number,), -1).scatter_(0, devices, torch.arange(len(devices)))
+        rows = torch.nonzero(place[self.device] >= 0).squeeze(1)
+        rows = rows[place[self.device[rows]].argsort(stable=True)]
+        kept = {name: getattr(self, name)[rows] for name in ("reads", "age_s", "seen")}
+        return RelaxationData(
+            **kept,
+            device=place[self.device[rows]],
+            number=len(devices),
+            reference=self.reference,
+        )
+
+
+class Relaxation(CalibrationModel):
+    """Diffusion in the logarithm of time after programming, with a drift towards lower values.
+
+    With s = ln(1 + t/tau), x = G0 / reference - 1, G0 the read after programming and reference
+    the median of those,
+
+        G(t) = G0 + (rate + rate_slope x) s + f sigma(x) B(s),  B a Brownian motion
+        ln sigma(x) = ln sigma + sigma_slope x + sigma_bend x^2,  ln f ~ N(0, spread) by device
+
+    and every read has noise N(0, read). ln f is integrated out by Gauss-Hermite quadrature; it
+    is what gives the changes their heavy tails. The form, a variance that grows with log time,
+    is what is seen in the relaxation of HfO2 cells (a model of the data, not of a filament); the
+    level of sigma is taken at the first read as if that were exact.
+    """
+
+    name = "relaxation"
+    device_type = ""
+
+    def __init__(self) -> None:
+        self.constants = (
+            Constant("rate", "uS", "mean change per e-fold of time at G0 = reference", _n(0, 1)),
+            Constant("rate_slope", "uS", "its change with G0 / reference", _n(0, 1)),
+            Constant("sigma", "uS", "diffusion over one e-fold of time", _log(0.5, 1.5)),
+            Constant("sigma_slope", "1", "change of ln sigma with G0 / reference", _n(0, 1)),
+            Constant("sigma_bend", "1", "bend of ln sigma with G0 / reference", _n(0, 1)),
+            Constant("spread", "1", "device-to-device spread of ln sigma", _half(1.0)),
+            Constant("tau", "s", "time at which the change sets in", _log(1e-2, 3.0)),
+            Constant("read", "uS", "noise of a read", _half(1.0)),
+        )
+        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
+        self._nodes = torch.as_tensor(nodes)
+        self._log_weights = torch.as_tensor(np.log(weights / weights.sum()))
+
+    def prepare(self, measurements: Measurements) -> RelaxationData:
+        """Return the reads; a sequence is a programmed cell left alone, read at its times."""
+        frame = measurements.frame
+        if "time_s" not in frame:
+            raise InputError(
+                f"{measurements.source}: {self.name} needs the time of every read: add time_s"
+            )
+        order: dict[Any, int] = {name: k for k, name in enumerate(measurements.devices)}
+        runs = []
+        for (device, sequence), rows in frame.groupby(
+            ["device", "sequence"], sort=False, observed=True
+        ):
+            if (rows["pulse"].astype(str).iloc[1:] != "read").any():
+                raise InputError(
+                    f"{measurements.source}: device {device}, sequence {sequence}: a pulse after "
+                    f"the first read: {self.name} follows a cell that is left alone; begin a new "
+                    "sequence at every pulse"
+                )
+            if 1 < len(rows) <= _MOST_READS:
+                runs.append((order[device], rows["conductance_us"].to_numpy(), rows["time_s"]))
+            elif len(rows) > _MOST_READS:
+                raise InputError(
+                    f"{measurements.source}: device {device}, sequence {sequence}: {len(rows)} "
+                    f"reads: thin them to {_MOST_READS}"
+                )
+        if not runs:
+            raise InputError(f"{measurements.source}: no sequence of two reads: nothing to fit")
+        runs.sort(key=lambda run: run[0])
+        shape = (len(runs), max(len(reads) for _, reads, _ in runs))
+        reads, age, seen = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
+        for k, (_, values, time_s) in enumerate(runs):
+            n = len(values)
+            reads[k, :n], age[k, :n], seen[k, :n] = values, time_s - time_s.iloc[0], True
+        return RelaxationData(
+            torch.as_tensor(reads),
+            torch.as_tensor(age),
+            torch.as_tensor(seen),
+            torch.tensor([run[0] for run in runs]),
+            len(order),
+            float(np.median(reads[:, 0])),
+        )
+
+    def start(self, data: RelaxationData) -> dict[str, Tensor]:
+        """Return the medians of the priors."""
+        return {
+            c.name: c.prior.icdf(torch.tensor(0.5, dtype=torch.float64)) for c in self.constants
+        }
+
+    def log_likelihood(self, values: Values, data: RelaxationData) -> Tensor:
+        """Return ln p(later reads | first read), (draws..., devices)."""
+        v = {name: value[..., None, None] for name, value in values.items()}  # draws, 1, 1
+        s, mean, sigma = self._course(v, data)
+        later = data.seen[:, 1:]
+        both = later[:, :, None] & later[:, None, :]
+        # The first read's own noise is in all differences from it.
+        each = torch.eye(later.shape[1])
+        noise = (v["read"][..., None] ** 2 + _RESOLUTION**2) * (each + 1)
+        # Reads at one time have one path: the rest keeps the factors apart in rounding.
+        path = torch.minimum(s[..., :, None], s[..., None, :])
+        path = path + 1e-9 * path.amax((-2, -1), keepdim=True) * each
+        factor = torch.exp(values["spread"][..., None] * self._nodes)[..., None]  # draws, nodes, 1
+        variance = (factor * sigma.squeeze(-1)[..., None, :]) ** 2
+        covariance = variance[..., None, None] * path[..., None, :, :, :]
+        covariance = covariance + noise[..., None, :, :, :]
+        covariance = torch.where(both, covariance, each)
+        change = torch.where(later, data.reads[:, 1:] - data.reads[:, :1] - mean, 0.0)
+        root, failed = torch.linalg.cholesky_ex(covariance)
+        change = change[..., None, :, :, None].expand(*root.shape[:-1], 1)
+        white = torch.linalg.solve_triangular(root, change, upper=False).squeeze(-1)
+        diagonal = root.diagonal(dim1=-2, dim2=-1)
+        total = -0.5 * (white**2).sum(-1) - torch.log(diagonal).sum(-1)
+        total = total - 0.5 * math.log(2 * math.pi) * later.sum(-1)
+        # Constants far out overflow; they are as good as impossible.
+        total = torch.where(failed == 0, total, -torch.inf)
+        by_device = total.new_zeros(*total.shape[:-1], data.number)
+        by_device = by_device.index_add(-1, data.device, total)
+        return torch.logsumexp(by_device + self._log_weights[:, None], dim=-2)
+
+    def _course(self, v: Any, data: RelaxationData) -> tuple[Tensor, Tensor, Tensor]:
+        """Return s and the mean change (draws..., sequences, later), sigma (..., sequences, 1)."""
+        x = (data.reads[:, :1] / data.reference - 1).clamp(max=3.0)
+        s = torch.log1p(data.age_s[:, 1:] / v["tau"])
+        mean = (v["rate"] + v["rate_slope"] * x) * s
+        return s, mean, v["sigma"] * torch.exp(v["sigma_slope"] * x + v["sigma_bend"] * x**2)
+
+    def replicate(self, values: Values, data: RelaxationData, chance: torch.Generator) -> Tensor:
+        """Return reads (sequences, reads) from the measured first reads on; padding is 0."""
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=chance, dtype=torch.float64)
+
+        s, mean, sigma = self._course(values, data)
+        factor = torch.exp(values["spread"] * normal(data.number))[data.device, None]
+        steps = torch.diff(s, dim=1, prepend=torch.zeros_like(s[:, :1])).clamp(min=0).sqrt()
+        path = torch.cumsum(steps * normal(*steps.shape), 1)
+        first = data.reads[:, :1] - values["read"] * normal(len(s), 1)
+        later = first + mean + factor * sigma * path + values["read"] * normal(*s.shape)
+        reads = torch.cat([data.reads[:, :1], later], 1).clamp(min=0)
+        return torch.where(data.seen, reads, 0.0)
+
+    def groups(self, data: RelaxationData) -> tuple[str, list[tuple[float, Tensor]]]:
+        ages = data.age_s[data.seen].unique()
+        if len(ages) > 20:
+            ages = ages[torch.linspace(0, len(ages) - 1, 20).long()]
+        places = [(float(age), data.seen & (data.age_s == age)) for age in ages]
+        return "time since the first read [s]", places
+
+
+def _n(mean: float, deviation: float) -> Any:
+    return Normal(torch.tensor(mean).double(), torch.tensor(deviation).double())
+
+
+def _log(median: float, deviation: float) -> Any:
+    return LogNormal(torch.tensor(math.log(median)).double(), torch.tensor(deviation).double())
+
+
+def _half(scale: float) -> Any:
+    return HalfNormal(torch.tensor(scale).double())
