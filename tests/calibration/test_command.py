@@ -73,7 +73,7 @@ def test_a_fit_that_has_not_converged(
     ("arguments", "said"),
     [
         ([], "required: measurements"),
-        (["reads.csv", "--model", "set", "--out", "a.toml"], "known: set-response"),
+        (["reads.csv", "--model", "set-respons", "--out", "a.toml"], "did you mean 'set-response'"),
         (["none.csv", "--model", "set-response", "--out", "a.toml"], "none.csv: cannot read"),
         (["reads.csv", "--model", "set-response", "--out", "a.txt"], "PARAMS.toml"),
         (["reads.csv", "--model", "set-response", "--out", "no/a.toml"], "no folder no"),
