@@ -17,7 +17,11 @@ from calibration.fit import METHODS, fit
 from calibration.measurements import read
 from calibration.models import MODELS
 from calibration.models.base import CalibrationModel
+from calibration.models.step_response import RESPONSES, StepResponse
+from calibration.step_file import step_file
+from devicemodels.devices.pcm import PCMParameters
 from devicemodels.errors import InputError, closest
+from devicemodels.model import DeviceModel
 
 _REPLICATES = 200
 
@@ -48,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--heavy-tails", action="store_true", help="Student-t write noise (set-response)"
     )
+    parser.add_argument("--response", help=f"{' | '.join(RESPONSES)} (step-response)")
     parser.add_argument("--force", action="store_true", help="write PARAMS.toml in any case")
     return parser
 
@@ -58,7 +63,7 @@ def main(command: list[str]) -> int:
     _check(given)
     out = Path(given.out)
     measurements, base = read(given.measurements), devicemodels.load(given.base)
-    model = _model(given)
+    model = _model(given, base)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -92,22 +97,31 @@ def main(command: list[str]) -> int:
         return 0
     source = f"{given.model} by {given.method}, data sha256 {measurements.sha256}, {words}"
     title = f"{given.model} fitted to {measurements.source}"
-    text = export.pcm_file(lines, base, title, source, measurements.source)
+    if isinstance(model, StepResponse):
+        text = step_file(model.response, lines, title, source, measurements)
+    else:
+        text = export.pcm_file(lines, base, title, source, measurements.source)
     files.replace(out, text.encode())
     print(f"parameters: {out}")
     return 0
 
 
-def _model(given: argparse.Namespace) -> CalibrationModel:
+def _model(given: argparse.Namespace, base: DeviceModel) -> CalibrationModel:
     """Make the model with the options that were given and that it has."""
     kind = MODELS[given.model]
-    options = {"heavy_tails": given.heavy_tails}
+    has = inspect.signature(kind).parameters
+    options = {"heavy_tails": given.heavy_tails, "response": given.response}
     chosen = {name: value for name, value in options.items() if value}
-    for name in chosen.keys() - inspect.signature(kind).parameters:
+    for name in chosen.keys() - has:
         raise InputError(
             f"--{name.replace('_', '-')}: {given.model} has no such option: leave it out"
         )
-    return kind(**chosen)
+    if "t0_s" in has and isinstance(base.device, PCMParameters):
+        chosen["t0_s"] = base.device.t0_s
+    model = kind(**chosen)
+    if model.device_type == "pcm" and not isinstance(base.device, PCMParameters):
+        raise InputError(f"--base {given.base}: a {base.device_type} device: give a pcm file")
+    return model
 
 
 def _check(given: argparse.Namespace) -> None:

@@ -13,7 +13,6 @@ import tomli_w
 from calibration.diagnostics import Line, inference_data
 from calibration.fit import Posterior
 from devicemodels.devices.pcm import PCMParameters
-from devicemodels.errors import InputError
 from devicemodels.model import DeviceModel
 from devicemodels.quantities import Parameters
 
@@ -41,13 +40,13 @@ def write_posterior(path: Path, posterior: Posterior, about: Mapping[str, str]) 
 def pcm_file(lines: list[Line], base: DeviceModel, title: str, source: str, table: str) -> str:
     """Return the text of a PCM parameter file with posterior means.
 
-    base: where the file takes what was not measured, as it stands there. source: what every
-    fitted value came from. Where SET steps were fitted, the granularity is the mean step of the
-    first ten pulses, beta keeps its 0.096 weight units, and the pair's limits follow g_max.
-    Raises InputError for a base of another type.
+    base: a PCM model, where the file takes what was not measured, as it stands there. source:
+    what every fitted value came from. Where SET steps were fitted, the granularity is the mean
+    step of the first ten pulses, beta keeps its 0.096 weight units, and the pair's limits follow
+    g_max.
     """
-    if not isinstance(base.device, PCMParameters) or base.synapse is None:
-        raise InputError(f"--base {base.name}: a {base.device_type} device: give a pcm file")
+    assert isinstance(base.device, PCMParameters)
+    assert base.synapse is not None
     known = {item.name: item.metadata for item in fields(PCMParameters)}
     fitted = {
         line.name: min(max(line.mean, known[line.name]["low"]), known[line.name]["high"])

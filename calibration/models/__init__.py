@@ -1,11 +1,14 @@
 """Calibration models, by the name that ``mcatrain fit --model`` takes."""
 
 from calibration.models.base import CalibrationModel
+from calibration.models.drift import Drift
+from calibration.models.read_noise import ReadNoise
 from calibration.models.relaxation import Relaxation
 from calibration.models.set_response import SetResponse
+from calibration.models.step_response import StepResponse
 
 MODELS: dict[str, type[CalibrationModel]] = {
-    model.name: model for model in (SetResponse, Relaxation)
+    model.name: model for model in (SetResponse, Drift, ReadNoise, StepResponse, Relaxation)
 }
 
-__all__ = ["MODELS", "Relaxation", "SetResponse"]
+__all__ = ["MODELS", "Drift", "ReadNoise", "Relaxation", "SetResponse", "StepResponse"]

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro.distributions import HalfNormal, LogNormal, Normal
 from torch import Tensor
 
 from calibration.measurements import Measurements
-from calibration.models.base import CalibrationModel, Constant, Data, Values
+from calibration.models.base import CalibrationModel, Constant, Values
+from calibration.models.priors import half_normal, log_normal, normal
+from calibration.models.sequences import Sequences
 from devicemodels.errors import InputError
 
 #: Nodes of the quadrature over a cell's own diffusion.
@@ -22,36 +23,15 @@ _MOST_READS = 200
 _RESOLUTION = 0.005
 
 
-@dataclass(frozen=True)
-class RelaxationData(Data):
-    """One sequence a row: the read after programming, and those later.
+@dataclass(frozen=True, kw_only=True)
+class RelaxationData(Sequences):
+    """Sequences of reads, the first after programming; time_s counts from that read.
 
-    reads: (sequences, reads) [µS], padded, the first after programming. age_s: (sequences,
-    reads) time since the first read [s]. seen: which reads there are. device: (sequences,),
-    ascending. number: devices. reference: median of the first reads [µS].
+    reference: median of the first reads [µS].
     """
 
-    reads: Tensor
-    age_s: Tensor
-    seen: Tensor
-    device: Tensor
-    number: int
+    time_s: Tensor
     reference: float
-
-    def __len__(self) -> int:
-        return self.number
-
-    def take(self, devices: Tensor) -> RelaxationData:
-        place = torch.full((self.number,), -1).scatter_(0, devices, torch.arange(len(devices)))
-        rows = torch.nonzero(place[self.device] >= 0).squeeze(1)
-        rows = rows[place[self.device[rows]].argsort(stable=True)]
-        kept = {name: getattr(self, name)[rows] for name in ("reads", "age_s", "seen")}
-        return RelaxationData(
-            **kept,
-            device=place[self.device[rows]],
-            number=len(devices),
-            reference=self.reference,
-        )
 
 
 class Relaxation(CalibrationModel):
@@ -74,14 +54,16 @@ class Relaxation(CalibrationModel):
 
     def __init__(self) -> None:
         self.constants = (
-            Constant("rate", "uS", "mean change per e-fold of time at G0 = reference", _n(0, 1)),
-            Constant("rate_slope", "uS", "its change with G0 / reference", _n(0, 1)),
-            Constant("sigma", "uS", "diffusion over one e-fold of time", _log(0.5, 1.5)),
-            Constant("sigma_slope", "1", "change of ln sigma with G0 / reference", _n(0, 1)),
-            Constant("sigma_bend", "1", "bend of ln sigma with G0 / reference", _n(0, 1)),
-            Constant("spread", "1", "device-to-device spread of ln sigma", _half(1.0)),
-            Constant("tau", "s", "time at which the change sets in", _log(1e-2, 3.0)),
-            Constant("read", "uS", "noise of a read", _half(1.0)),
+            Constant(
+                "rate", "uS", "mean change per e-fold of time at G0 = reference", normal(0, 1)
+            ),
+            Constant("rate_slope", "uS", "its change with G0 / reference", normal(0, 1)),
+            Constant("sigma", "uS", "diffusion over one e-fold of time", log_normal(0.5, 1.5)),
+            Constant("sigma_slope", "1", "change of ln sigma with G0 / reference", normal(0, 1)),
+            Constant("sigma_bend", "1", "bend of ln sigma with G0 / reference", normal(0, 1)),
+            Constant("spread", "1", "device-to-device spread of ln sigma", half_normal(1.0)),
+            Constant("tau", "s", "time at which the change sets in", log_normal(1e-2, 3.0)),
+            Constant("read", "uS", "noise of a read", half_normal(1.0)),
         )
         nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
         self._nodes = torch.as_tensor(nodes)
@@ -121,12 +103,12 @@ class Relaxation(CalibrationModel):
             n = len(values)
             reads[k, :n], age[k, :n], seen[k, :n] = values, time_s - time_s.iloc[0], True
         return RelaxationData(
-            torch.as_tensor(reads),
-            torch.as_tensor(age),
-            torch.as_tensor(seen),
-            torch.tensor([run[0] for run in runs]),
-            len(order),
-            float(np.median(reads[:, 0])),
+            reads=torch.as_tensor(reads),
+            seen=torch.as_tensor(seen),
+            time_s=torch.as_tensor(age),
+            device=torch.tensor([run[0] for run in runs]),
+            number=len(order),
+            reference=float(np.median(reads[:, 0])),
         )
 
     def start(self, data: RelaxationData) -> dict[str, Tensor]:
@@ -161,47 +143,33 @@ class Relaxation(CalibrationModel):
         total = total - 0.5 * math.log(2 * math.pi) * later.sum(-1)
         # Constants far out overflow; they are as good as impossible.
         total = torch.where(failed == 0, total, -torch.inf)
-        by_device = total.new_zeros(*total.shape[:-1], data.number)
-        by_device = by_device.index_add(-1, data.device, total)
-        return torch.logsumexp(by_device + self._log_weights[:, None], dim=-2)
+        return torch.logsumexp(data.by_device(total) + self._log_weights[:, None], dim=-2)
 
     def _course(self, v: Any, data: RelaxationData) -> tuple[Tensor, Tensor, Tensor]:
         """Return s and the mean change (draws..., sequences, later), sigma (..., sequences, 1)."""
         x = (data.reads[:, :1] / data.reference - 1).clamp(max=3.0)
-        s = torch.log1p(data.age_s[:, 1:] / v["tau"])
+        s = torch.log1p(data.time_s[:, 1:] / v["tau"])
         mean = (v["rate"] + v["rate_slope"] * x) * s
         return s, mean, v["sigma"] * torch.exp(v["sigma_slope"] * x + v["sigma_bend"] * x**2)
 
     def replicate(self, values: Values, data: RelaxationData, chance: torch.Generator) -> Tensor:
         """Return reads (sequences, reads) from the measured first reads on; padding is 0."""
 
-        def normal(*shape: int) -> Tensor:
+        def deviate(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=chance, dtype=torch.float64)
 
         s, mean, sigma = self._course(values, data)
-        factor = torch.exp(values["spread"] * normal(data.number))[data.device, None]
+        factor = torch.exp(values["spread"] * deviate(data.number))[data.device, None]
         steps = torch.diff(s, dim=1, prepend=torch.zeros_like(s[:, :1])).clamp(min=0).sqrt()
-        path = torch.cumsum(steps * normal(*steps.shape), 1)
-        first = data.reads[:, :1] - values["read"] * normal(len(s), 1)
-        later = first + mean + factor * sigma * path + values["read"] * normal(*s.shape)
+        path = torch.cumsum(steps * deviate(*steps.shape), 1)
+        first = data.reads[:, :1] - values["read"] * deviate(len(s), 1)
+        later = first + mean + factor * sigma * path + values["read"] * deviate(*s.shape)
         reads = torch.cat([data.reads[:, :1], later], 1).clamp(min=0)
         return torch.where(data.seen, reads, 0.0)
 
     def groups(self, data: RelaxationData) -> tuple[str, list[tuple[float, Tensor]]]:
-        ages = data.age_s[data.seen].unique()
+        ages = data.time_s[data.seen].unique()
         if len(ages) > 20:
             ages = ages[torch.linspace(0, len(ages) - 1, 20).long()]
-        places = [(float(age), data.seen & (data.age_s == age)) for age in ages]
+        places = [(float(age), data.seen & (data.time_s == age)) for age in ages]
         return "time since the first read [s]", places
-
-
-def _n(mean: float, deviation: float) -> Any:
-    return Normal(torch.tensor(mean).double(), torch.tensor(deviation).double())
-
-
-def _log(median: float, deviation: float) -> Any:
-    return LogNormal(torch.tensor(math.log(median)).double(), torch.tensor(deviation).double())
-
-
-def _half(scale: float) -> Any:
-    return HalfNormal(torch.tensor(scale).double())

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro.distributions import HalfNormal, LogNormal, Normal
 from torch import Tensor
 from torch.distributions import StudentT
 from torch.special import log_ndtr
 
 from calibration.measurements import Measurements
 from calibration.models.base import CalibrationModel, Constant, Data, Values
+from calibration.models.priors import half_normal, log_normal, median, normal
 from devicemodels.errors import InputError
 
 #: What came before a read: nothing measured, no pulse, a SET pulse.
@@ -86,20 +86,20 @@ class SetResponse(CalibrationModel):
     def __init__(self, heavy_tails: bool = False) -> None:
         self.heavy_tails = heavy_tails
         self.constants = (
-            Constant("m1", "1", "slope of the mean SET step against G", _normal(-0.1, 0.15)),
-            Constant("c1", "uS", "mean SET step at G = 0 after many pulses", _log(0.8, 1.0)),
-            Constant("A1", "uS", "history: extra mean step", _normal(1.0, 2.0)),
-            Constant("a", "pulse", "history: pulses for a decay by e", _log(3.0, 0.7)),
-            Constant("m2", "1", "slope of the write noise against G", _normal(0.1, 0.1)),
-            Constant("c2", "uS", "write noise at G = 0 after many pulses", _log(0.3, 1.0)),
-            Constant("A2", "uS", "history: extra write noise", _log(1.0, 1.0)),
-            Constant("m3", "1", "slope of the read noise against G", _half(0.05)),
-            Constant("c3", "uS", "read noise at G = 0", _half(0.3)),
-            Constant("spread", "1", "device-to-device spread of the step", _half(0.3)),
-            Constant("g_min", "uS", "lowest conductance", _log(0.1, 1.0)),
-            Constant("g_max", "uS", "highest conductance", _log(20.0, 0.7)),
-            Constant("reset_mean", "uS", "mean conductance after RESET", _log(0.2, 1.5)),
-            Constant("reset_std", "uS", "spread of the conductance after RESET", _half(0.5)),
+            Constant("m1", "1", "slope of the mean SET step against G", normal(-0.1, 0.15)),
+            Constant("c1", "uS", "mean SET step at G = 0 after many pulses", log_normal(0.8, 1.0)),
+            Constant("A1", "uS", "history: extra mean step", normal(1.0, 2.0)),
+            Constant("a", "pulse", "history: pulses for a decay by e", log_normal(3.0, 0.7)),
+            Constant("m2", "1", "slope of the write noise against G", normal(0.1, 0.1)),
+            Constant("c2", "uS", "write noise at G = 0 after many pulses", log_normal(0.3, 1.0)),
+            Constant("A2", "uS", "history: extra write noise", log_normal(1.0, 1.0)),
+            Constant("m3", "1", "slope of the read noise against G", half_normal(0.05)),
+            Constant("c3", "uS", "read noise at G = 0", half_normal(0.3)),
+            Constant("spread", "1", "device-to-device spread of the step", half_normal(0.3)),
+            Constant("g_min", "uS", "lowest conductance", log_normal(0.1, 1.0)),
+            Constant("g_max", "uS", "highest conductance", log_normal(20.0, 0.7)),
+            Constant("reset_mean", "uS", "mean conductance after RESET", log_normal(0.2, 1.5)),
+            Constant("reset_std", "uS", "spread of the conductance after RESET", half_normal(0.5)),
         )
         nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
         self._nodes = torch.as_tensor(nodes)
@@ -147,7 +147,7 @@ class SetResponse(CalibrationModel):
 
     def start(self, data: SetData) -> dict[str, Tensor]:
         """Return the medians of the priors, and bounds at the reads' own ends."""
-        medians = {c.name: _median(c.prior) for c in self.constants}
+        medians = {c.name: median(c.prior) for c in self.constants}
         # From above, the reads piled up at a bound would pass for a bend of the response.
         return medians | {"g_max": data.reads.max()}
 
@@ -225,12 +225,12 @@ class SetResponse(CalibrationModel):
         """Return reads (sequences, steps); padding is 0."""
         v = {name: float(value) for name, value in values.items()}
 
-        def normal(n: int) -> Tensor:
+        def deviate(n: int) -> Tensor:
             return torch.randn(n, generator=chance, dtype=torch.float64)
 
-        factor = torch.exp(v["spread"] * normal(data.number))[data.device]
+        factor = torch.exp(v["spread"] * deviate(data.number))[data.device]
         n, steps = data.reads.shape
-        g = (v["reset_mean"] + v["reset_std"] * normal(n)).clamp(min=0)
+        g = (v["reset_mean"] + v["reset_std"] * deviate(n)).clamp(min=0)
         reads = torch.zeros_like(data.reads)
         for k in range(steps):
             if k:
@@ -238,13 +238,13 @@ class SetResponse(CalibrationModel):
                 step = v["m1"] * g + v["c1"] + v["A1"] * history
                 noise = (v["m2"] * g + v["c2"] + v["A2"] * history).clamp(min=0)
                 if self.heavy_tails:
-                    four = (normal(4 * n) ** 2).view(4, n).mean(0)
-                    tail = normal(n) * torch.rsqrt(four) / math.sqrt(2)
+                    four = (deviate(4 * n) ** 2).view(4, n).mean(0)
+                    tail = deviate(n) * torch.rsqrt(four) / math.sqrt(2)
                 else:
-                    tail = normal(n)
+                    tail = deviate(n)
                 after = (g + factor * (step + noise * tail)).clamp(v["g_min"], v["g_max"])
                 g = torch.where(data.kind[:, k] == SET, after, g)
-            seen = (g + (v["m3"] * g + v["c3"]) * normal(n)).clamp(min=0)
+            seen = (g + (v["m3"] * g + v["c3"]) * deviate(n)).clamp(min=0)
             reads[:, k] = torch.where(data.kind[:, k] == PAD, 0.0, seen)
         return reads
 
@@ -269,23 +269,3 @@ def _density(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     if (y > 0).all():
         return there
     return torch.where(y > 0, there, log_ndtr(-mean * variance.rsqrt()))
-
-
-def _median(prior: Any) -> Tensor:
-    return prior.icdf(_double(0.5))
-
-
-def _double(number: float) -> Tensor:
-    return torch.tensor(number, dtype=torch.float64)
-
-
-def _normal(mean: float, deviation: float) -> Any:
-    return Normal(_double(mean), _double(deviation))
-
-
-def _log(median: float, deviation: float) -> Any:
-    return LogNormal(_double(math.log(median)), _double(deviation))
-
-
-def _half(scale: float) -> Any:
-    return HalfNormal(_double(scale))

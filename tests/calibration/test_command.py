@@ -6,12 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import devicemodels
 from calibration import command
 from calibration.fit import Posterior
-from calibration.measurements import write
+from calibration.measurements import table, write
 from calibration.synthetic import measure
 from mcatrain.cli import main
 
@@ -69,6 +71,51 @@ def test_a_fit_that_has_not_converged(
     assert (desk / "mine.toml").exists()
 
 
+def alone(devices: int, times: list[float]) -> pd.DataFrame:
+    """Return reads of programmed devices that nothing disturbs."""
+    chance, n = np.random.default_rng(0), len(times)
+    level = chance.uniform(5, 20, (devices, 1)) * (np.array(times) + 1) ** -0.05
+    return pd.DataFrame(
+        {
+            "device": np.repeat(np.arange(devices), n),
+            "step": np.tile(np.arange(n), devices),
+            "pulse": np.tile(["set", *["read"] * (n - 1)], devices),
+            "time_s": np.tile(times, devices),
+            "conductance_us": (level * (1 + 0.01 * chance.normal(size=level.shape))).ravel(),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "device_type", "fitted"),
+    [
+        ("drift", "pcm", {"nu_mean", "nu_std"}),
+        ("read-noise", "pcm", {"m3", "c3"}),
+        ("relaxation", "", set()),
+        ("step-response --response linear", "linear-step", {"dw_min", "dw_min_std", "up_down"}),
+    ],
+)
+def test_every_model_leaves_its_file(
+    model: str, device_type: str, fitted: set[str], desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if model.startswith("step"):
+        write(measure(devicemodels.load("softbounds"), 6, 15), desk / "m.csv")
+    else:
+        write(table(alone(15, [0.0, 40.0, 100.0, 1e3, 1e4]), "alone"), desk / "m.csv")
+    options = ["--steps", "20", "--draws", "50", "--out", "m.toml", "--model", *model.split()]
+    assert main(["fit", "m.csv", *options]) == 0
+    assert (desk / "m.posterior.nc").exists()
+    assert (desk / "m.report.html").exists()
+    if not device_type:
+        assert "no device model holds the constants of relaxation" in capsys.readouterr().out
+        assert not (desk / "m.toml").exists()
+        return
+    found = devicemodels.load("m.toml")
+    assert found.device_type == device_type
+    stated = {q.name for q in found.quantities if q.status == "fitted"}
+    assert fitted <= stated
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -80,6 +127,9 @@ def test_a_fit_that_has_not_converged(
         (["reads.csv", *OPTIONS, "--out", "a.toml", "--method", "mcmc"], "known: nuts, svi"),
         (["reads.csv", *OPTIONS, "--out", "a.toml", "--draws", "1"], "--draws 1: give at least 10"),
         (["reads.csv", *OPTIONS, "--out", "a.toml", "--seed", "x"], "--seed"),
+        (["reads.csv", *OPTIONS, "--out", "a.toml", "--response", "linear"], "no such option"),
+        (["reads.csv", *OPTIONS, "--out", "a.toml", "--base", "gokmen2016"], "give a pcm file"),
+        (["reads.csv", "--model", "drift", "--out", "a.toml"], "time_s"),
     ],
 )
 def test_mistakes(

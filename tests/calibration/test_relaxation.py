@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_likelihood_is_the_normal_distribution_of_a_brownian_path() -> None:
     found = Relaxation().log_likelihood(values(spread=0.0), data)
     for k in range(3):
         x = float(data.reads[k, 0]) / data.reference - 1
-        s = np.log1p(data.age_s[k, 1:].numpy() / 0.02)
+        s = np.log1p(data.time_s[k, 1:].numpy() / 0.02)
         sigma = math.exp(0.1 * x - 0.7 * x**2)
         covariance = sigma**2 * np.minimum.outer(s, s) + 0.1**2 * (np.eye(5) + 1)
         change = (data.reads[k, 1:] - data.reads[k, 0]).numpy()
@@ -86,10 +87,12 @@ def test_padding_draws_and_parts() -> None:
         model.log_likelihood(values(), data.take(torch.tensor([2, 0]))), alone[[2, 0]]
     )
     one = torch.zeros(4, 1)
-    wide = RelaxationData(
-        torch.cat([data.reads, one], 1), torch.cat([data.age_s, one], 1),
-        torch.cat([data.seen, one.bool()], 1), data.device, 4, data.reference,
-    )  # fmt: skip
+    wide = dataclasses.replace(
+        data,
+        reads=torch.cat([data.reads, one], 1),
+        time_s=torch.cat([data.time_s, one], 1),
+        seen=torch.cat([data.seen, one.bool()], 1),
+    )
     assert torch.allclose(model.log_likelihood(values(), wide), alone)
 
 
@@ -134,7 +137,7 @@ def test_measured_cells_left_out() -> None:
 
 def _table(data: RelaxationData) -> tuple[Tensor, Tensor]:
     later = data.seen[:, 1:]
-    s = torch.log1p(data.age_s[:, 1:] / 0.01)
+    s = torch.log1p(data.time_s[:, 1:] / 0.01)
     x = (data.reads[:, :1] / data.reference - 1).expand_as(s)
     change = data.reads[:, 1:] - data.reads[:, :1]
     return torch.stack([torch.ones_like(s), s, x, x * s], -1)[later], change[later]
