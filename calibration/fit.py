@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ _LANES = 4_000
 _NEWTON = 30
 #: Half of the Newton decrement, in units of log density, at which the mode is found.
 _AT_MODE = 1e-4
+#: And from where the curvature there is as good as at the mode.
+_NEAR = 0.05
 
 
 @dataclass(frozen=True)
@@ -135,24 +138,35 @@ def _search(model: CalibrationModel, data: Data, steps: int) -> Values:
 
 def _laplace(space: _Unconstrained, z: Tensor) -> tuple[MultivariateNormal, list[str]]:
     """Go to the mode by damped Newton steps; return the normal distribution of its curvature."""
-    remarks: list[str] = []
+    curvature, moved, before = _curvature(space, z), 0.0, math.inf
     for _ in range(_NEWTON):
-        slope, curvature = space.slope(z), _curvature(space, z)
+        slope = space.slope(z)
         step = torch.linalg.solve(curvature, slope)
         decrement = float(slope @ step) / 2
         if decrement < _AT_MODE:
             break
-        here, length = space.potential(z), 1.0
-        while length > 1e-3 and not space.potential(z - length * step) < here:
-            length /= 2
-        if length <= 1e-3:
+        if decrement > before / 4:  # the curvature is dear: a new one where the old leads nowhere
+            curvature, moved, before = _curvature(space, z), 0.0, math.inf
+            continue
+        length = _length(space, z, step)
+        if not length:
             break
-        z = (z - length * step).detach()
-    if not decrement < 0.05:
-        remarks.append(
-            f"the mode was not found (Newton decrement {decrement:.2g}): more --steps, or nuts"
-        )
-    return MultivariateNormal(z, precision_matrix=_curvature(space, z)), remarks
+        z, before, moved = (z - length * step).detach(), decrement, moved + decrement
+    if moved > _NEAR:
+        curvature = _curvature(space, z)
+    remarks = [f"the mode was not found (Newton decrement {decrement:.2g}): more --steps, or nuts"]
+    return MultivariateNormal(z, precision_matrix=curvature), remarks if decrement > _NEAR else []
+
+
+def _length(space: _Unconstrained, z: Tensor, step: Tensor) -> float:
+    """Return how much of a Newton step goes down, 0 if none does."""
+    with torch.no_grad():
+        here, length = space.potential(z), 1.0
+        while length > 1e-3:
+            if space.potential(z - length * step) < here:
+                return length
+            length /= 2
+    return 0.0
 
 
 def _curvature(space: _Unconstrained, z: Tensor) -> Tensor:
