@@ -111,10 +111,10 @@ def test_recovery_of_the_shipped_device() -> None:
 
 @pytest.mark.slow
 def test_nuts_agrees_with_the_normal_approximation() -> None:
-    """50 devices x 20 pulses, 2 chains of 300: means within half a standard deviation."""
-    small, model = data(50, 20, seed=2), SetResponse()
+    """30 devices x 10 pulses, 2 chains of 300: means within half a standard deviation."""
+    small, model = data(30, 10, seed=2), SetResponse()
     quick = {x.name: x for x in diagnostics.summary(fit(model, small, steps=200))}
-    exact = fit(model, small, "nuts", steps=200, warmup=150, draws=600)
+    exact = fit(model, small, "nuts", steps=200, warmup=100, draws=600)
     assert not diagnostics.complaints(exact)
     for line in diagnostics.summary(exact):
         if line.name in ("m1", "c1", "A1", "m2", "A2"):
