@@ -53,6 +53,11 @@ def summary(posterior: Posterior) -> list[Line]:
     return found
 
 
+def in_words(lines: list[Line]) -> str:
+    """Return means and 95 % intervals of the constants in one line."""
+    return "; ".join(f"{x.name} {x.mean:.4g} ({x.low:.4g} to {x.high:.4g})" for x in lines)
+
+
 def complaints(posterior: Posterior) -> list[str]:
     """Return why the draws cannot be trusted, a line each; none for a fit that converged."""
     said = list(posterior.remarks)

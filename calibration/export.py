@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 import tomli_w
 
-from calibration.diagnostics import Line, inference_data
+from calibration import files
+from calibration.diagnostics import Line, in_words, inference_data
 from calibration.fit import Posterior
 from devicemodels.devices.pcm import PCMParameters
 from devicemodels.model import DeviceModel
@@ -32,9 +32,8 @@ def write_posterior(path: Path, posterior: Posterior, about: Mapping[str, str]) 
     """Write the draws as netCDF, which arviz.from_netcdf opens; about: attributes of the file."""
     data = inference_data(posterior)
     data.posterior.attrs.update(about)
-    part = path.with_name(path.name + ".part")
-    data.to_netcdf(str(part), engine="h5netcdf")
-    os.replace(part, path)
+    with files.replacing(path) as part:
+        data.to_netcdf(str(part), engine="h5netcdf")
 
 
 def pcm_file(lines: list[Line], base: DeviceModel, title: str, source: str, table: str) -> str:
@@ -68,12 +67,11 @@ def pcm_file(lines: list[Line], base: DeviceModel, title: str, source: str, tabl
         )
         sources["mean_step"] = ("fitted", f"mean step of the first {_PULSES} pulses of this fit")
         sources |= _PAIR
-    spread = "; ".join(f"{x.name} {x.mean:.4g} ({x.low:.4g} to {x.high:.4g})" for x in lines)
     text = {
         "device_type": "pcm",
         "title": title,
         "publication": f"none: fitted to {table}",
-        "note": f"Posterior means (95 % intervals): {spread}.",
+        "note": f"Posterior means (95 % intervals): {in_words(lines)}.",
         "device": _section(device, base, sources),
         "synapse": _section(pair, base, sources),
     }

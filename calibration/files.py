@@ -8,6 +8,8 @@ import lzma
 import os
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -66,7 +68,14 @@ def encoded(frame: pd.DataFrame, path: Path | str) -> bytes:
 
 
 def replace(path: Path | str, content: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new, never a part.
+    """Write a file as `replacing` does."""
+    with replacing(path) as part:
+        part.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Give a path to write to, so that a reader finds the old file or the new, never a part.
 
     Raises InputError if it cannot be written.
     """
@@ -74,7 +83,7 @@ def replace(path: Path | str, content: bytes) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
-            part.write_bytes(content)
+            yield part
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, biject_to
 from torch.distributions.transforms import AbsTransform
 
-from calibration.models.base import CalibrationModel, Data, Values
+from calibration.models.base import CalibrationModel, Values
+from calibration.models.data import Data
 
 METHODS = ("svi", "nuts")
 #: Devices in a step of the search for the mode.
@@ -107,8 +108,12 @@ def fit(
     svi: the mode by stochastic gradients of ``steps`` batches of devices (a Pyro SVI with a point
     guide), then Newton's method on all devices, and the normal distribution of the curvature
     there, over unbounded coordinates. nuts: ``chains`` of ``warmup`` and ``draws`` / ``chains``
-    steps of the No-U-Turn sampler, started from draws of the former.
+    steps of the No-U-Turn sampler, started from draws of the former. A model whose posterior is
+    known exactly is not searched for by either.
     """
+    known = model.exact(data, draws, torch.Generator().manual_seed(seed))
+    if known is not None:
+        return Posterior("exact", {name: value[None] for name, value in known.items()}, ())
     pyro.clear_param_store()
     pyro.set_rng_seed(seed)
     start = _search(model, data, steps)

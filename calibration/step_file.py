@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import tomli_w
 
-from calibration.diagnostics import Line
+from calibration.diagnostics import Line, in_words
 from calibration.measurements import Measurements
 from calibration.models.step_scale import RESPONSES
 from devicemodels.errors import InputError, closest
@@ -72,13 +72,12 @@ def step_file(
         if name in limits
     }
     entries |= _steps(found, high - low, len(table.devices), source)
-    spread = "; ".join(f"{x.name} {x.mean:.4g} ({x.low:.4g} to {x.high:.4g})" for x in lines)
     text = {
         "device_type": kind,
         "title": title,
         "publication": f"none: fitted to {table.source}",
         "note": f"A weight of -1 to 1 is {low:.6g} to {high:.6g} uS. Posterior means (95 % "
-        f"intervals): {spread}. Noise of single reads is left out.",
+        f"intervals): {in_words(lines)}. Noise of single reads is left out.",
         "device": {name: _quantity(name, entries[name], limits[name], title) for name in limits},
     }
     return tomli_w.dumps(text)

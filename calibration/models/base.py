@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from calibration.measurements import Measurements
+from calibration.models.data import Data
+from calibration.models.priors import median
 
 #: Constants by name, each of one shape (draws...,): () in a Pyro program, (n,) for n draws.
 Values = Mapping[str, Tensor]
@@ -27,25 +29,6 @@ class Constant:
     prior: Any
 
 
-class Data(ABC):
-    """The reads of a table as tensors.
-
-    reads: (rows, columns) float64 in the unit of the table, padded. seen: (rows, columns) bool,
-    which of them were measured.
-    """
-
-    reads: Tensor
-    seen: Tensor
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Return the number of devices."""
-
-    @abstractmethod
-    def take(self, devices: Tensor) -> Data:
-        """Return the reads of the devices with these indices (n,)."""
-
-
 class CalibrationModel(ABC):
     """Devices drawn from a population with these constants, and reads from the devices."""
 
@@ -58,9 +41,13 @@ class CalibrationModel(ABC):
     def prepare(self, measurements: Measurements) -> Data:
         """Return the reads as tensors. Raises InputError for a table that lacks what is needed."""
 
-    @abstractmethod
     def start(self, data: Any) -> dict[str, Tensor]:
-        """Return constants of shape () from which the mode can be found."""
+        """Return constants of shape () from which the mode can be found: the priors' medians."""
+        return {c.name: median(c.prior) for c in self.constants}
+
+    def exact(self, data: Any, draws: int, chance: torch.Generator) -> dict[str, Tensor] | None:
+        """Return draws (draws, ...) of a posterior known in closed form; None: it must be found."""
+        return None
 
     @abstractmethod
     def log_likelihood(self, values: Values, data: Any) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from calibration.measurements import Measurements
 from calibration.models.base import CalibrationModel, Constant, Values
-from calibration.models.priors import half_normal, median, normal
+from calibration.models.priors import half_normal, normal
 from calibration.models.sequences import PROGRAMMING, Sequences, gather
 from devicemodels.errors import InputError
 
@@ -119,8 +119,7 @@ class Drift(CalibrationModel):
     def start(self, data: DriftData) -> dict[str, Tensor]:
         """Return the medians of the priors, and the mean exponent of all reads together."""
         sums = self._sums(data)
-        medians = {c.name: median(c.prior) for c in self.constants}
-        return medians | {"nu_mean": sums.xy.sum() / sums.xx.sum().clamp(min=1e-12)}
+        return super().start(data) | {"nu_mean": sums.xy.sum() / sums.xx.sum().clamp(min=1e-12)}
 
     def log_likelihood(self, values: Values, data: DriftData) -> Tensor:
         """Return ln p of the logarithms of a device's reads, (draws..., devices)."""

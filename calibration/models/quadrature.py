@@ -15,6 +15,12 @@ _NEWTON, _THERE = 12, 0.05
 _WIDTH = 1e-3
 
 
+def nodes(number: int) -> tuple[Tensor, Tensor]:
+    """Return points of Gauss-Hermite quadrature over N(0, 1) and ln of their weights, (number,)."""
+    points, weights = np.polynomial.hermite_e.hermegauss(number)
+    return torch.as_tensor(points), torch.as_tensor(np.log(weights / weights.sum()))
+
+
 def log_mean(log_density: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
     """Return ln of the mean of exp(log_density(u)) over u ~ N(0, 1), (draws..., devices).
 
@@ -22,9 +28,7 @@ def log_mean(log_density: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
     device (draws..., devices). Adaptive Gauss-Hermite quadrature (Liu and Pierce, Biometrika 81,
     624, 1994): many reads of a device leave its u so well known that fixed nodes would miss it.
     """
-    points, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-    nodes = torch.as_tensor(points)[:, None]
-    weight = torch.as_tensor(np.log(weights / weights.sum()))[:, None]
+    points, weight = (values[:, None] for values in nodes(_NODES))
     with torch.no_grad():
         u, shift = start.detach()[..., None, :], _WIDTH * torch.tensor([[-1.0], [0.0], [1.0]])
         for _ in range(_NEWTON):
@@ -35,7 +39,7 @@ def log_mean(log_density: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
                 break
             u = u + step.clamp(-2, 2)
         deviation = precision.rsqrt()
-    u = u + deviation * nodes
+    u = u + deviation * points
     # sqrt(2 pi) of the two densities cancel.
-    found = log_density(u) - u**2 / 2 + nodes**2 / 2 + weight
+    found = log_density(u) - u**2 / 2 + points**2 / 2 + weight
     return torch.logsumexp(found, -2) + torch.log(deviation[..., 0, :])

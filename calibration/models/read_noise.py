@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from calibration.measurements import Measurements
 from calibration.models.base import CalibrationModel, Constant, Values
 from calibration.models.flicker import covariance, time_constants
-from calibration.models.priors import half_normal, log_normal, median
+from calibration.models.priors import half_normal, log_normal
 from calibration.models.sequences import PROGRAMMING, Sequences, gather
 from devicemodels.errors import InputError
 
@@ -104,10 +104,6 @@ class ReadNoise(CalibrationModel):
         self.constants = _WHITE + _COLOURED if len(tau) else _WHITE
         return NoiseData(**found, tau_s=tau)
 
-    def start(self, data: NoiseData) -> dict[str, Tensor]:
-        """Return the medians of the priors."""
-        return {c.name: median(c.prior) for c in self.constants}
-
     def log_likelihood(self, values: Values, data: NoiseData) -> Tensor:
         draws = next(iter(values.values())).numel()
         parts = []
@@ -155,13 +151,7 @@ def _parts(data: NoiseData, draws: int) -> Iterator[NoiseData]:
     held = max(1, _HELD // (draws * width**2)) if len(data.tau_s) else rows
     for k in range(0, rows, held):
         part = slice(k, k + held)
-        yield replace(
-            data,
-            reads=data.reads[part],
-            seen=data.seen[part],
-            time_s=None if data.time_s is None else data.time_s[part],
-            device=data.device[part],
-        )
+        yield replace(data, **data.at(part), device=data.device[part])
 
 
 def _mean(data: NoiseData) -> Tensor:

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from calibration.measurements import Measurements
 from calibration.models.base import CalibrationModel, Constant, Values
+from calibration.models.data import devices_of, padded, runs_of
 from calibration.models.priors import half_normal, log_normal, normal
+from calibration.models.quadrature import nodes
 from calibration.models.sequences import Sequences
 from devicemodels.errors import InputError
 
@@ -65,9 +67,7 @@ class Relaxation(CalibrationModel):
             Constant("tau", "s", "time at which the change sets in", log_normal(1e-2, 3.0)),
             Constant("read", "uS", "noise of a read", half_normal(1.0)),
         )
-        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-        self._nodes = torch.as_tensor(nodes)
-        self._log_weights = torch.as_tensor(np.log(weights / weights.sum()))
+        self._nodes, self._log_weights = nodes(_NODES)
 
     def prepare(self, measurements: Measurements) -> RelaxationData:
         """Return the reads; a sequence is a programmed cell left alone, read at its times."""
@@ -76,46 +76,30 @@ class Relaxation(CalibrationModel):
             raise InputError(
                 f"{measurements.source}: {self.name} needs the time of every read: add time_s"
             )
-        order: dict[Any, int] = {name: k for k, name in enumerate(measurements.devices)}
         runs = []
-        for (device, sequence), rows in frame.groupby(
-            ["device", "sequence"], sort=False, observed=True
-        ):
-            if (rows["pulse"].astype(str).iloc[1:] != "read").any():
+        for run in runs_of(measurements):
+            if (run.pulses[1:] != "read").any():
                 raise InputError(
-                    f"{measurements.source}: device {device}, sequence {sequence}: a pulse after "
+                    f"{run.where}: a pulse after "
                     f"the first read: {self.name} follows a cell that is left alone; begin a new "
                     "sequence at every pulse"
                 )
-            if 1 < len(rows) <= _MOST_READS:
-                runs.append((order[device], rows["conductance_us"].to_numpy(), rows["time_s"]))
-            elif len(rows) > _MOST_READS:
-                raise InputError(
-                    f"{measurements.source}: device {device}, sequence {sequence}: {len(rows)} "
-                    f"reads: thin them to {_MOST_READS}"
-                )
+            if len(run.reads) > _MOST_READS:
+                raise InputError(f"{run.where}: {len(run.reads)} reads: thin them to {_MOST_READS}")
+            if len(run.reads) > 1:
+                runs.append(run)
         if not runs:
             raise InputError(f"{measurements.source}: no sequence of two reads: nothing to fit")
-        runs.sort(key=lambda run: run[0])
-        shape = (len(runs), max(len(reads) for _, reads, _ in runs))
-        reads, age, seen = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
-        for k, (_, values, time_s) in enumerate(runs):
-            n = len(values)
-            reads[k, :n], age[k, :n], seen[k, :n] = values, time_s - time_s.iloc[0], True
+        reads = padded([run.reads for run in runs])
+        times = [run.rows["time_s"].to_numpy() for run in runs]
         return RelaxationData(
-            reads=torch.as_tensor(reads),
-            seen=torch.as_tensor(seen),
-            time_s=torch.as_tensor(age),
-            device=torch.tensor([run[0] for run in runs]),
-            number=len(order),
+            reads=reads,
+            seen=padded([np.ones(len(run.reads)) for run in runs], bool),
+            time_s=padded([time_s - time_s[0] for time_s in times]),
+            device=devices_of(runs),
+            number=len(measurements.devices),
             reference=float(np.median(reads[:, 0])),
         )
-
-    def start(self, data: RelaxationData) -> dict[str, Tensor]:
-        """Return the medians of the priors."""
-        return {
-            c.name: c.prior.icdf(torch.tensor(0.5, dtype=torch.float64)) for c in self.constants
-        }
 
     def log_likelihood(self, values: Values, data: RelaxationData) -> Tensor:
         """Return ln p(later reads | first read), (draws..., devices)."""

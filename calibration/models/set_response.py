@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +12,14 @@ from torch.distributions import StudentT
 from torch.special import log_ndtr
 
 from calibration.measurements import Measurements
-from calibration.models.base import CalibrationModel, Constant, Data, Values
-from calibration.models.priors import half_normal, log_normal, median, normal
+from calibration.models.base import CalibrationModel, Constant, Values
+from calibration.models.data import PAD, READ, Data, devices_of, last_of_pulse, padded, runs_of
+from calibration.models.priors import half_normal, log_normal, normal
+from calibration.models.quadrature import nodes
 from devicemodels.errors import InputError
 
-#: What came before a read: nothing measured, no pulse, a SET pulse.
-PAD, READ, SET = 0, 1, 2
+#: What came before a read beside `PAD` and `READ`.
+SET = 2
 #: Nodes of the quadrature over a device's own step factor.
 _NODES = 7
 #: No instrument resolves less [µS]; it keeps clipped reads of noiseless tables from a density
@@ -32,9 +33,10 @@ class SetData(Data):
     """Sequences of reads, each from a RESET, padded to one length.
 
     reads: (sequences, steps) [µS], the first after RESET. kind: what came before a read (a SET
-    pulse, nothing, or padding). pulse: SET pulses since RESET, this one counted. device: the
-    index of the device of each sequence (sequences,), ascending.
+    pulse, nothing, or padding). pulse: SET pulses since RESET, this one counted.
     """
+
+    per_row = ("reads", "kind", "pulse")
 
     reads: Tensor
     kind: Tensor
@@ -45,16 +47,6 @@ class SetData(Data):
     @property
     def seen(self) -> Tensor:  # type: ignore[override]
         return self.kind != PAD
-
-    def __len__(self) -> int:
-        return self.number
-
-    def take(self, devices: Tensor) -> SetData:
-        place = torch.full((self.number,), -1).scatter_(0, devices, torch.arange(len(devices)))
-        rows = torch.nonzero(place[self.device] >= 0).squeeze(1)
-        rows = rows[place[self.device[rows]].argsort(stable=True)]
-        kept = {name: getattr(self, name)[rows] for name in ("reads", "kind", "pulse")}
-        return SetData(**kept, device=place[self.device[rows]], number=len(devices))
 
 
 @dataclass(frozen=True)
@@ -101,9 +93,7 @@ class SetResponse(CalibrationModel):
             Constant("reset_mean", "uS", "mean conductance after RESET", log_normal(0.2, 1.5)),
             Constant("reset_std", "uS", "spread of the conductance after RESET", half_normal(0.5)),
         )
-        nodes, weights = np.polynomial.hermite_e.hermegauss(_NODES)
-        self._nodes = torch.as_tensor(nodes)
-        self._log_weights = torch.as_tensor(np.log(weights / weights.sum()))
+        self._nodes, self._log_weights = nodes(_NODES)
 
     def prepare(self, measurements: Measurements) -> SetData:
         """Return the reads; every sequence must begin with a RESET and hold only SET and reads."""
@@ -115,41 +105,29 @@ class SetResponse(CalibrationModel):
                 f"{other['device'].iloc[0]} has a pulse {other['pulse'].iloc[0]!r}: fit these rows "
                 "with --model step-response"
             )
-        runs = []
-        order: dict[Any, int] = {name: k for k, name in enumerate(measurements.devices)}
-        for (device, sequence), rows in frame.groupby(
-            ["device", "sequence"], sort=False, observed=True
-        ):
-            pulses = rows["pulse"].astype(str).to_numpy()
-            if pulses[0] != "reset" or (pulses[1:] == "reset").any():
+        runs = runs_of(measurements)
+        for run in runs:
+            if run.pulses[0] != "reset" or (run.pulses[1:] == "reset").any():
                 raise InputError(
-                    f"{measurements.source}: device {device}, sequence {sequence}: {self.name} "
+                    f"{run.where}: {self.name} "
                     "counts pulses from a RESET: begin the sequence with the read after it "
                     "(pulse = reset), and give every RESET a sequence of its own"
                 )
-            runs.append((order[device], rows["conductance_us"].to_numpy(), pulses == "set"))
-        if not any(is_set.any() for _, _, is_set in runs):
+        is_set = [run.pulses == "set" for run in runs]
+        if not any(one.any() for one in is_set):
             raise InputError(f"{measurements.source}: no SET pulses: nothing to fit")
-        runs.sort(key=lambda run: run[0])
-        shape = (len(runs), max(len(reads) for _, reads, _ in runs))
-        reads, kind, pulse = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape)
-        for k, (_, values, is_set) in enumerate(runs):
-            n = len(values)
-            reads[k, :n], pulse[k, :n] = values, np.cumsum(is_set)
-            kind[k, :n] = np.where(is_set, SET, READ)
         return SetData(
-            torch.as_tensor(reads),
-            torch.as_tensor(kind),
-            torch.as_tensor(pulse),
-            torch.tensor([run[0] for run in runs]),
-            len(order),
+            padded([run.reads for run in runs]),
+            padded([np.where(one, SET, READ) for one in is_set], np.int64),
+            padded([np.cumsum(one) for one in is_set]),
+            devices_of(runs),
+            len(measurements.devices),
         )
 
     def start(self, data: SetData) -> dict[str, Tensor]:
         """Return the medians of the priors, and bounds at the reads' own ends."""
-        medians = {c.name: median(c.prior) for c in self.constants}
         # From above, the reads piled up at a bound would pass for a bend of the response.
-        return medians | {"g_max": data.reads.max()}
+        return super().start(data) | {"g_max": data.reads.max()}
 
     def log_likelihood(self, values: Values, data: SetData) -> Tensor:
         spread = values["spread"][..., None, None]
@@ -157,14 +135,11 @@ class SetResponse(CalibrationModel):
         v = {name: value[..., None, None] for name, value in values.items()}
         total = self._sequences(v, factor, data)
         if len(data.device) != data.number or (data.device.diff() != 1).any():
-            by_device = total.new_zeros(*total.shape[:-1], data.number)
-            total = by_device.index_add(-1, data.device, total)
+            total = data.by_device(total)
         return torch.logsumexp(total + self._log_weights[:, None], dim=-2)
 
     def groups(self, data: SetData) -> tuple[str, list[tuple[float, Tensor]]]:
-        # A read is the last one of its pulse where another pulse, or nothing, comes next.
-        following = torch.cat([data.kind[:, 1:], torch.zeros_like(data.kind[:, :1])], 1)
-        last = data.seen & (following != READ)
+        last = last_of_pulse(data.kind, data.seen)
         places = range(int(data.pulse.max()) + 1)
         return "SET pulses since RESET", [(float(p), last & (data.pulse == p)) for p in places]
 

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from calibration.measurements import Measurements
 from calibration.models.base import CalibrationModel, Constant, Values
-from calibration.models.priors import half_normal, log_normal, median
+from calibration.models.data import PAD, last_of_pulse
+from calibration.models.priors import half_normal, log_normal
 from calibration.models.quadrature import log_mean
-from calibration.models.step_data import DOWN, PAD, READ, UP, StepData, differences, gather
+from calibration.models.step_data import DOWN, UP, StepData, differences, gather
 from calibration.models.step_filter import predicted
 from calibration.models.step_scale import RESPONSES, own_constants, scale
 from devicemodels.errors import InputError, closest
@@ -76,7 +77,7 @@ class StepResponse(CalibrationModel):
 
     def start(self, data: StepData) -> dict[str, Tensor]:
         """Return what differences of successive reads tell, and else medians of the priors."""
-        found = {c.name: median(c.prior) for c in self.constants}
+        found = super().start(data)
         means, deviation, correlation = differences(data.reads, data.kind)
         low, high = data.window
         size = high - low
@@ -166,9 +167,7 @@ class StepResponse(CalibrationModel):
         return torch.where(data.kind == PAD, 0.0, torch.stack(found, 1))
 
     def groups(self, data: StepData) -> tuple[str, list[tuple[float, Tensor]]]:
-        # A read is the last one of its pulse where another pulse, or nothing, comes next.
-        following = torch.cat([data.kind[:, 1:], torch.zeros_like(data.kind[:, :1])], 1)
-        last = data.seen & (following != READ)
+        last = last_of_pulse(data.kind, data.seen)
         pulse = (data.kind >= UP).cumsum(1)
         width = max(1, -(-int(pulse.max()) // _PLACES))
         found = []
