@@ -53,6 +53,11 @@ def aged_pairs(programmed_at_s: Tensor, youngest_at_s: float, oldest_at_s: float
     return form(__name__, programmed_at_s).aged_pairs(programmed_at_s, youngest_at_s, oldest_at_s)
 
 
+def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
+    """See `reference.high_pairs`."""
+    return form(__name__, conductance_us).high_pairs(conductance_us, above_us)
+
+
 def step_pulses(state: Tensor, *rest: Any) -> None:
     """See `reference.step_pulses`."""
     form(__name__, state).step_pulses(state, *rest)

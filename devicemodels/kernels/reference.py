@@ -87,6 +87,16 @@ def aged_pairs(programmed_at_s: Tensor, youngest_at_s: float, oldest_at_s: float
     return (inside[:n] | inside[n:]).nonzero().squeeze(1)
 
 
+def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
+    """Return the pairs with an undrifted conductance above ``above_us``, ascending.
+
+    conductance_us: (2n,) float32 as in `read_pairs`. Returns int64 (m,).
+    """
+    n = conductance_us.numel() // 2
+    high = torch.maximum(conductance_us[:n], conductance_us[n:]) > above_us
+    return high.nonzero().squeeze(1)
+
+
 def step_pulses(
     state: Tensor,
     step_up: Tensor,

@@ -183,11 +183,12 @@ class DifferentialPair(Synapse):
     def _saturated(self, now_s: float) -> Tensor:
         """Return (pairs, 2) float64: index and read difference [µS] of the pairs to refresh."""
         p, d = self.devices.physics, self.devices
-        margin = _CERTAIN * (p.m3 * p.g_max + p.c3)
-        g = d.conductance_us
+        # From here on a read, g + (m3 g + c3) z, can reach the threshold.
+        least = (self.pair.refresh_above - _CERTAIN * p.c3) / (1 + _CERTAIN * p.m3)
         # Drift only lowers G, so undrifted values select every pair that could read as saturated.
-        high = torch.maximum(g[: self.size], g[self.size :]) > self.pair.refresh_above - margin
-        index = high.nonzero().squeeze(1)
+        index = kernels.high_pairs(d.conductance_us, least)
+        if not len(index):
+            return torch.empty(0, 2, dtype=torch.float64, device=index.device)
         plus, minus = d.read(now_s, index), d.read(now_s, index + self.size)
         difference = (plus - minus).double()
         worn = torch.maximum(plus, minus) > self.pair.refresh_above

@@ -115,6 +115,18 @@ def test_aged_pairs() -> None:
             assert torch.equal(found, expected)
 
 
+def test_high_pairs() -> None:
+    """Either device counts, a conductance at the limit does not, in both forms."""
+    g = torch.tensor([1.0, 5, 4, 2, 9, 3, 3, 4, 9, 9])
+    many = torch.rand(2 * 5000, generator=generator(5))
+    for form in ("reference", "cpu"):
+        with kernels.use(form):
+            assert kernels.high_pairs(g, 4.0).tolist() == [1, 3, 4]
+            assert kernels.high_pairs(many[:0], 4.0).tolist() == []
+            expected = (many.view(2, -1) > 0.999).any(0).nonzero().squeeze(1)
+            assert torch.equal(kernels.high_pairs(many, 0.999), expected)
+
+
 @pytest.mark.parametrize("spread", [0.0, 0.3])
 @pytest.mark.parametrize("name", RESPONSES)
 def test_step_pulses(name: str, spread: float) -> None:

@@ -1,4 +1,4 @@
-"""Kernels in Numba: the reference's arithmetic, one device after the other, no compiler needed."""
+"""Pulses on PCM and on step devices, device by device."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numba import njit
 from torch import Tensor
-
-from devicemodels.kernels import reference
 
 if TYPE_CHECKING:
     from devicemodels.devices.pcm import PCMParameters
@@ -51,71 +48,6 @@ def set_pulses(
         conductance_us.numpy(), pulses.numpy(), index.numpy(), count.numpy(), normals.numpy(),
         p.m1, p.c1, p.A1, p.a, p.m2, p.c2, p.A2, p.g_min, p.g_max,
     )  # fmt: skip
-
-
-@njit(cache=True)
-def _read_pairs(
-    g: Any, at: Any, nu: Any, index: Any, now: float, t0: float, beta: float,
-    m3: float, c3: float, weight: Any, variance: Any,
-) -> None:  # fmt: skip
-    n = weight.size
-    for e in range(index.size):
-        i = index[e]
-        plus, minus = np.float64(g[i]), np.float64(g[n + i])
-        age = (now - at[i]) / t0
-        if age > 1.0:
-            plus *= math.exp(-nu[i] * math.log(age))
-        age = (now - at[n + i]) / t0
-        if age > 1.0:
-            minus *= math.exp(-nu[n + i] * math.log(age))
-        weight[i] = (plus - minus) / beta
-        if variance.size:
-            variance[i] = ((m3 * plus + c3) ** 2 + (m3 * minus + c3) ** 2) / beta**2
-
-
-_NOTHING = np.empty(0, dtype=np.float32)
-
-
-def read_pairs(
-    conductance_us: Tensor,
-    programmed_at_s: Tensor,
-    exponent: Tensor,
-    index: Tensor | None,
-    now_s: float,
-    beta_us: float,
-    parameters: PCMParameters,
-    weight: Tensor,
-    variance: Tensor | None,
-) -> None:
-    if index is None:
-        # A whole array is read faster by torch's vectorised exponential and logarithm.
-        reference.read_pairs(
-            conductance_us, programmed_at_s, exponent, index, now_s, beta_us, parameters,
-            weight, variance,
-        )  # fmt: skip
-        return
-    _read_pairs(
-        conductance_us.numpy(), programmed_at_s.numpy(), exponent.numpy(), index.numpy(),
-        now_s, parameters.t0_s, beta_us, parameters.m3, parameters.c3,
-        weight.numpy(), _NOTHING if variance is None else variance.numpy(),
-    )  # fmt: skip
-
-
-@njit(cache=True)
-def _aged_pairs(at: Any, youngest: float, oldest: float, index: Any) -> int:
-    n, found = at.size // 2, 0
-    plus, minus = at[:n], at[n:]
-    for i in range(n):
-        if oldest < plus[i] <= youngest or oldest < minus[i] <= youngest:
-            index[found] = i
-            found += 1
-    return found
-
-
-def aged_pairs(programmed_at_s: Tensor, youngest_at_s: float, oldest_at_s: float) -> Tensor:
-    index = torch.empty(programmed_at_s.numel() // 2, dtype=torch.int64)
-    found = _aged_pairs(programmed_at_s.numpy(), youngest_at_s, oldest_at_s, index.numpy())
-    return index[:found]
 
 
 _KINDS = {"constant": 0, "linear": 1, "soft-bounds": 2, "exponential": 3}
