@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from devicemodels import kernels
+
+#: Normals from which on the kernel is faster than torch.
+_MANY = 4096
 
 
 class StateModule(nn.Module):
@@ -72,13 +78,23 @@ class Chance(nn.Module):
         self.generator = torch.Generator(device)
         self.generator.manual_seed(derive_seed(self.seed, self.name))
 
+    def seed_next(self) -> int:
+        """Draw a seed, 0 to 2^63 - 1, for a kernel with random numbers of its own."""
+        return int(torch.randint(2**63 - 1, (), generator=self.generator, device=self.device))
+
     def normal(self, *shape: int) -> Tensor:
         """Draw standard normals, float32."""
-        return torch.randn(*shape, generator=self.generator, device=self.device)
+        if self.device.type == "cpu" and math.prod(shape) >= _MANY:
+            out = torch.empty(shape, dtype=torch.float32)
+            kernels.normals(out, self.seed_next())
+            return out
+        return torch.randn(
+            *shape, generator=self.generator, device=self.device, dtype=torch.float32
+        )
 
     def uniform(self, *shape: int) -> Tensor:
         """Draw from [0, 1), float32."""
-        return torch.rand(*shape, generator=self.generator, device=self.device)
+        return torch.rand(*shape, generator=self.generator, device=self.device, dtype=torch.float32)
 
     @contextmanager
     def fork(self, tag: str) -> Iterator[None]:

@@ -26,7 +26,7 @@ class IdealArray(StateModule):
     def __init__(self, size: int, parameters: IdealParameters, chance: Chance) -> None:
         super().__init__()
         self.physics = parameters
-        self.register_buffer("weight", torch.zeros(size))
+        self.register_buffer("weight", torch.zeros(size, dtype=torch.float32))
 
     def write(self, weight: Tensor) -> None:
         """Set the states to ``weight`` (size,)."""

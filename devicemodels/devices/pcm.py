@@ -101,7 +101,7 @@ class PCMArray(StateModule):
         super().__init__()
         self.physics = parameters
         self.borrow("chance", chance)
-        self.register_buffer("conductance_us", torch.zeros(size))
+        self.register_buffer("conductance_us", torch.zeros(size, dtype=torch.float32))
         self.register_buffer("pulses", torch.zeros(size, dtype=torch.int32))
         self.register_buffer("programmed_at_s", torch.zeros(size, dtype=torch.float64))
         nu = parameters.nu_mean + parameters.nu_std * chance.normal(size)

@@ -143,7 +143,7 @@ class StepArray(StateModule):
         self.register_buffer("step_down", step * 2 / (1 + ratio))
         self.register_buffer("upper", spread(p.w_max, p.w_max_dtod))
         self.register_buffer("lower", spread(p.w_min, p.w_min_dtod))
-        self.register_buffer("weight", torch.zeros(size))
+        self.register_buffer("weight", torch.zeros(size, dtype=torch.float32))
 
     def write(self, weight: Tensor) -> None:
         """Set the states to ``weight`` (size,), clipped to each device's bounds."""

@@ -38,6 +38,11 @@ def use(name: str) -> Iterator[None]:
         _forced = kept
 
 
+def normals(out: Tensor, seed: int) -> None:
+    """See `reference.normals`."""
+    form(__name__, out).normals(out, seed)
+
+
 def set_pulses(conductance_us: Tensor, *rest: Any) -> None:
     """See `reference.set_pulses`."""
     form(__name__, conductance_us).set_pulses(conductance_us, *rest)

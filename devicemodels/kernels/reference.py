@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from devicemodels.devices.step import StepResponse
 
 
+def normals(out: Tensor, seed: int) -> None:
+    """Fill ``out``, float32 and contiguous, with independent standard normals.
+
+    seed: 0 to 2^63 - 1; the forms draw other numbers from it: they agree in distribution only.
+    """
+    out.normal_(generator=torch.Generator(out.device).manual_seed(seed))
+
+
 def set_pulses(
     conductance_us: Tensor,
     pulses: Tensor,

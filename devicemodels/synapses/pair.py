@@ -68,9 +68,9 @@ class DifferentialPair(Synapse):
         self.pair, self.drift_tolerance = pair, drift_tolerance
         self.size = shape[0] * shape[1]
         self.devices = PCMArray(2 * self.size, device, chance)
-        self.register_buffer("weight", torch.zeros(self.size))
+        self.register_buffer("weight", torch.zeros(self.size, dtype=torch.float32))
         noisy = device.reads_noisily
-        self.register_buffer("variance", torch.zeros(self.size) if noisy else None)
+        self.register_buffer("variance", torch.zeros_like(self.weight) if noisy else None)
         self.read_at_s, self.passes = _NEVER, 0
         self._schedule()
         # Loaded devices bring exponents of their own.

@@ -39,7 +39,12 @@ class PulsedOptimizer(torch.optim.Optimizer):
         self.refresh_every = int(refresh_every)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        super().zero_grad(set_to_none)
+        if set_to_none:  # torch's own takes a tenth of a step of one example
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.grad = None
+        else:
+            super().zero_grad(set_to_none=False)
         for tile in self.tiles.values():
             tile.forget()
 

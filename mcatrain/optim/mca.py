@@ -132,6 +132,8 @@ class MCA(PulsedOptimizer):
 
     def _base_step(self) -> None:
         """One step of the base, its weight decay acting on the read weight instead of chi."""
+        if all(p.grad is None for group in self.param_groups for p in group["params"]):
+            return  # all is kept as factors; a base does nothing then, slowly
         decays = [group.get("weight_decay", 0) for group in self.param_groups]
         if not any(decays):
             self.base.step()

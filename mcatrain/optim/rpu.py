@@ -111,9 +111,7 @@ class RPU(PulsedOptimizer):
         """Pulse by the sum over all rows, ups first."""
         values = self._gains(x, d, tile, lr, pulse_length)
         slots, *gains = (torch.from_numpy(v).to(x.device) for v in values)
-        generator, device = tile.chance.generator, tile.chance.device
-        seed = int(torch.randint(2**63 - 1, (), generator=generator, device=device))
-        for events in kernels.coincidences_sum(x, d, *gains, slots, seed):
+        for events in kernels.coincidences_sum(x, d, *gains, slots, tile.chance.seed_next()):
             tile.synapse.pulse(PulseEvents(*events), self.clock.now_s)
 
     def _gains(self, x: Tensor, d: Tensor, tile: Tile, lr: float, pulse_length: int) -> Any:

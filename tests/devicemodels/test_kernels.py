@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from devicemodels import PulseEvents, kernels, load
@@ -18,6 +21,7 @@ from devicemodels.devices.step import (
     StepParameters,
 )
 from devicemodels.kernels import cpu, reference
+from devicemodels.kernels.cpu.normals import philox
 
 SIZE = 3_000
 STEP = {
@@ -99,6 +103,37 @@ def test_read_pairs(now_s: float, part: bool, noisy: bool) -> None:
     assert_same(left, scale=12 / 8.02)
     written = left[0][-1] != 9.0
     assert int(written.sum()) == (SIZE // 3 if part else SIZE)
+
+
+def test_philox_is_the_published_one() -> None:
+    """Known answers of Philox4x32-10 (kat_vectors of Random123): counter and key of 0."""
+    words = [np.empty(4, np.uint32) for _ in range(4)]
+    philox(0, np.uint64(0), *words)
+    assert [hex(w[0]) for w in words] == ["0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8"]
+
+
+@pytest.mark.parametrize("form", ["reference", "cpu"])
+def test_normals(form: str) -> None:
+    """2^18 draws of two seeds: Kolmogorov-Smirnov, squares, neighbours; false alarm 1e-6 each."""
+    draws = torch.empty(2, 2**18)
+    with kernels.use(form):
+        for seed in (0, 1):
+            kernels.normals(draws[seed], 2**62 + seed)
+        again, short = torch.empty(2**18), torch.empty(7, 3)
+        kernels.normals(again, 2**62)
+        kernels.normals(short, 2**62)
+    assert torch.equal(again, draws[0])
+    if form == "cpu":  # a longer array begins like a shorter one of the same seed
+        assert torch.equal(short.view(-1), again[:21])
+    for z in draws.double().numpy():
+        assert stats.kstest(z, "norm").pvalue > 1e-6
+        assert abs((z**4).mean() - 3) < 5 * math.sqrt(96 / z.size)  # var of z^4 is 96
+    one, two = draws.double()
+    # Pairs of one angle lie 256 apart.
+    for lag in (0, 1, 2, 255, 256, 257):
+        product = one[lag:] * two[: len(two) - lag] if lag == 0 else one[lag:] * one[:-lag]
+        assert abs(float(product.mean())) < 5 / math.sqrt(len(product))
+    assert 4 < float(draws.abs().max()) < 6.8
 
 
 def test_aged_pairs() -> None:

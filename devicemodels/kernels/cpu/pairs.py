@@ -9,56 +9,28 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from devicemodels.kernels.cpu.vectors import FAST, LEAST, exp_parts, log_of, split
+
 if TYPE_CHECKING:
     from devicemodels.devices.pcm import PCMParameters
 
 
 #: Devices between passes: what one pass leaves for the next stays in the first cache.
 _BLOCK = 1024
-#: ln 2 in two parts, so that a multiple of it by a small integer is exact (Cody and Waite 1980).
-_LN2, _LN2_REST = np.float32(0.693359375), np.float32(-2.12194440e-4)
-_LOG2_E = np.float32(1.44269504)
-#: Minimax polynomials of ln(1 + m) / m^3 - ... and (exp(r) - 1 - r) / r^2 (Moshier's Cephes).
-_LOG = (
-    7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
-    -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
-)  # fmt: skip
-_EXP = (
-    1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1,
-    5.0000001201e-1,
-)  # fmt: skip
-_L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7, _L8 = (np.float32(value) for value in _LOG)
-_E0, _E1, _E2, _E3, _E4, _E5 = (np.float32(value) for value in _EXP)
-#: Bits of float32: below its exponent, the exponent's bias, and those of sqrt(1/2).
-_MANTISSA, _BIAS, _ROOT_HALF = np.int32(23), np.int32(127), np.int32(0x3F3504F3)
-_ONE, _HALF, _LEAST = np.float32(1.0), np.float32(0.5), np.float32(-87.0)
 
 
-# Numbers are finite; with that said, every loop runs in vectors (13x the library's exp and log).
-@njit(cache=True, fastmath={"contract", "nsz", "nnan", "ninf", "arcp"})
+@njit(cache=True, fastmath=FAST)
 def _drift_factors(at: Any, nu: Any, now: float, t0: float, scratch: Any, out: Any) -> None:
     """out = max(age / T0, 1)^(-nu), to 1e-7 of itself; float32, but the time."""
     n = at.size
     rate = 1.0 / t0
     for i in range(n):
         scratch[i] = np.float32(max((now - at[i]) * rate, 1.0))
-    bits, out_bits = scratch.view(np.int32), out.view(np.int32)
-    for i in range(n):  # age = 2^e (1 + m), 1 + m from sqrt(1/2) to sqrt(2)
-        e = (bits[i] - _ROOT_HALF) >> _MANTISSA
-        out_bits[i] = bits[i] - (e << _MANTISSA)
-        bits[i] = e
+    bits = scratch.view(np.int32)
+    split(bits, out.view(np.int32), bits)
     for i in range(n):
-        m, e = out[i] - _ONE, np.float32(bits[i])
-        z = m * m
-        p = ((((_L0 * m + _L1) * m + _L2) * m + _L3) * m + _L4) * m + _L5
-        p = ((p * m + _L6) * m + _L7) * m + _L8
-        log = m + (p * m * z + e * _LN2_REST - _HALF * z) + e * _LN2
-        y = max(-nu[i] * log, _LEAST)
-        k = np.floor(y * _LOG2_E + _HALF)
-        r = y - k * _LN2 - k * _LN2_REST
-        q = ((((_E0 * r + _E1) * r + _E2) * r + _E3) * r + _E4) * r + _E5
-        out[i] = q * r * r + r + _ONE
-        bits[i] = (np.int32(k) + _BIAS) << _MANTISSA
+        y = max(-nu[i] * log_of(out[i], bits[i]), LEAST)
+        out[i], bits[i] = exp_parts(y)
     for i in range(n):
         out[i] *= scratch[i]
 
