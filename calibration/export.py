@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
+import xarray
+from numpy.typing import NDArray
 
 from calibration import files
 from calibration.diagnostics import Line, in_words, inference_data
 from calibration.fit import Posterior
 from devicemodels.devices.pcm import PCMParameters
 from devicemodels.model import DeviceModel
+from devicemodels.posterior import GROUP
 from devicemodels.quantities import Parameters
 
 #: The constants that decide the mean SET step.
@@ -28,12 +33,45 @@ def posterior_file(parameters: Path) -> Path:
     return parameters.with_suffix(".posterior.nc")
 
 
-def write_posterior(path: Path, posterior: Posterior, about: Mapping[str, str]) -> None:
-    """Write the draws as netCDF, which arviz.from_netcdf opens; about: attributes of the file."""
+def write_posterior(
+    path: Path,
+    posterior: Posterior,
+    about: Mapping[str, str],
+    device: Mapping[str, NDArray[np.float64]],
+) -> None:
+    """Write the draws as netCDF, which arviz.from_netcdf opens.
+
+    about: attributes of the file. device: draws of the device's own constants, (draws, ...) each,
+    as `devicemodels.posterior` reads them; none for a model without a device.
+    """
     data = inference_data(posterior)
     data.posterior.attrs.update(about)
+    if device:
+        arrays = {
+            name: (["draw", *(f"{name}_{k}" for k in range(values.ndim - 1))], values)
+            for name, values in device.items()
+        }
+        data.add_groups({GROUP: xarray.Dataset(arrays)}, warn_on_custom_groups=False)
+    for group in data.groups():
+        data[group].attrs.pop("created_at", None)  # the same fit gives the same file
     with files.replacing(path) as part:
         data.to_netcdf(str(part), engine="h5netcdf")
+
+
+def with_posterior(text: str, path: Path) -> str:
+    """Return the text of a parameter file that names its posterior, a file beside it."""
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"{text}\n{tomli_w.dumps({'posterior': {'file': path.name, 'sha256': sha256}})}"
+
+
+def pcm_draws(posterior: Posterior) -> dict[str, NDArray[np.float64]]:
+    """Return draws of the constants that a PCM device has, within its limits, (draws,) each."""
+    known = {item.name: item.metadata for item in fields(PCMParameters)}
+    return {
+        name: draws.clamp(known[name]["low"], known[name]["high"]).numpy()
+        for name, draws in posterior.flat().items()
+        if name in known
+    }
 
 
 def pcm_file(lines: list[Line], base: DeviceModel, title: str, source: str, table: str) -> str:

@@ -8,15 +8,15 @@ import io
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from calibration import pictures
 from calibration.diagnostics import Line
 from calibration.fit import Posterior
 from calibration.measurements import Measurements
 from calibration.models.base import CalibrationModel
+from calibration.ranking import Ranking
 
 _STYLE = """body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse}
@@ -27,7 +27,11 @@ td:first-child,th:first-child,td:last-child,th:last-child{text-align:left}img{ma
 
 @dataclass(frozen=True)
 class Fit:
-    """All that a report shows of a fit. replicates: (n, sequences, steps) [µS]."""
+    """All that a report shows of a fit.
+
+    replicates: of the posterior, (n, sequences, reads) [µS]; prior: the same of the priors, or
+    None. ranking: how rivals do, or in words why there are none.
+    """
 
     measurements: Measurements
     model: CalibrationModel
@@ -36,6 +40,8 @@ class Fit:
     lines: list[Line]
     complaints: list[str]
     replicates: Tensor
+    prior: Tensor | None
+    ranking: Ranking | str
     command: str
 
 
@@ -43,6 +49,7 @@ def page(fit: Fit) -> str:
     """Return the report as one HTML text that needs nothing else."""
     title = f"{fit.model.name} fitted to {fit.measurements.source}"
     bad = "".join(f"<p>{html.escape(said)}</p>" for said in fit.complaints)
+    reads = pictures.measured(fit.model, fit.data)
     return "\n".join(
         (
             "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
@@ -51,16 +58,23 @@ def page(fit: Fit) -> str:
             f"<div class='bad'><b>Not converged.</b>{bad}</div>" if bad else "",
             "<h2>Constants</h2>",
             _constants(fit),
-            "<h2>Data against the model</h2><p>Grey: 90 % of the reads of replicated experiments, "
-            "each under its own draw of the posterior, with their median. Dots and bars: the "
-            "measured reads.</p>",
-            _image(_against(fit)),
+            "<h2>Data against the model</h2><p>Grey: 90 % of the reads of "
+            f"{len(fit.replicates)} replicated experiments, each under its own draw of the "
+            "posterior, with their median. Dots and bars: the measured reads.</p>",
+            _image(pictures.against(reads, fit.replicates, "model")),
             "<h2>Spread, and residuals</h2><p>Left: standard deviation among the "
             "measured sequences, and 90 % of the replicated experiments. Right: rank of every "
             "read among its replicates; level where the model is right.</p>",
-            _image(_checks(fit)),
+            _image(pictures.checks(reads, fit.replicates)),
+            *(
+                f"<h2>{html.escape(name)}</h2>\n{_image(figure)}"
+                for name, figure in fit.model.pictures(fit.posterior, fit.data)
+            ),
+            "<h2>Models compared</h2>",
+            _compared(fit.ranking),
             "<h2>Posterior and prior</h2>",
-            _image(_marginals(fit)),
+            _image(pictures.marginals(fit.model.constants, fit.posterior)),
+            *_prior(fit, reads),
             "<h2>Made from</h2>",
             f"<pre>{html.escape(fit.measurements.summary())}\nsha256 {fit.measurements.sha256}\n"
             f"{html.escape(fit.command)}</pre></body></html>",
@@ -82,76 +96,47 @@ def _constants(fit: Fit) -> str:
             f"<td>{line.low:.4g} to {line.high:.4g}</td><td>{r_hat}</td><td>{effective}</td>"
             f"<td>{about[line.name].unit}</td><td>{html.escape(about[line.name].about)}</td></tr>"
         )
-    how = "the normal distribution around the mode (Laplace)"
-    if fit.posterior.method == "nuts":
-        chains, draws = next(iter(fit.posterior.draws.values())).shape
-        how = f"NUTS, {chains} chains of {draws} draws, {fit.posterior.divergences} divergent"
-    return "\n".join((*rows, f"</table><p>Inference: {how}.</p>"))
+    return "\n".join((*rows, f"</table><p>Inference: {_inference(fit.posterior)}.</p>"))
 
 
-def _against(fit: Fit) -> Figure:
-    figure = Figure(figsize=(8, 4))
-    axes = figure.subplots()
-    label, groups = fit.model.groups(fit.data)
-    chosen = [(x, where) for x, where in groups if where.any()]
-    xs = [x for x, _ in chosen]
-    quantiles = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)
-    model = torch.stack([_few(fit.replicates[:, w]).quantile(quantiles) for _, w in chosen])
-    data = torch.stack([_few(fit.data.reads[w]).quantile(quantiles) for _, w in chosen])
-    low, high = model[:, 0].tolist(), model[:, 2].tolist()
-    axes.fill_between(xs, low, high, color="0.85", label="model, 90 %")
-    axes.plot(xs, model[:, 1].tolist(), color="0.5", label="model, median")
-    bars = [(data[:, 1] - data[:, 0]).tolist(), (data[:, 2] - data[:, 1]).tolist()]
-    axes.errorbar(xs, data[:, 1].tolist(), bars, fmt="o", ms=4, color="C0", label="measured, 90 %")
-    axes.set(xlabel=label, ylabel="conductance [µS]")
-    axes.legend()
-    return figure
+def _inference(posterior: Posterior) -> str:
+    chains, draws = next(iter(posterior.draws.values())).shape[:2]
+    ways = {
+        "svi": "the normal distribution around the mode (Laplace)",
+        "exact": f"the posterior in closed form (conjugate priors), {chains * draws} draws",
+        "nuts": f"NUTS, {chains} chains of {draws} draws, {posterior.divergences} divergent",
+    }
+    return ways[posterior.method]
 
 
-def _few(reads: Tensor) -> Tensor:
-    return reads.flatten()[:100_000]  # quantiles of more take long, and tell no more
+def _compared(ranking: Ranking | str) -> str:
+    if isinstance(ranking, str):
+        return f"<p>{html.escape(ranking)}</p>"
+    rows = [
+        f"<p>Log predictive density of {ranking.reads:,} reads, the first of each sequence given: "
+        f"{html.escape(ranking.how)}. More is better. Where a difference is within a few of its "
+        "standard errors, the table does not tell the models apart.</p>",
+        "<table><tr><th>model</th><th>nats a read</th><th>standard error</th><th>behind the best"
+        "</th><th>standard error</th><th>note</th></tr>",
+    ]
+    for k, row in enumerate(ranking.rows):
+        behind = f"{row.behind:.4f}</td><td>{row.behind_error:.2g}" if k else "-</td><td>-"
+        rows.append(
+            f"<tr><td>{html.escape(row.name)}</td><td>{row.nats:.4f}</td><td>{row.error:.2g}</td>"
+            f"<td>{behind}</td><td>{html.escape(row.note)}</td></tr>"
+        )
+    said = [f"<p>{html.escape(remark)}</p>" for remark in ranking.remarks]
+    return "\n".join((*rows, "</table>", *said))
 
 
-def _checks(fit: Fit) -> Figure:
-    figure = Figure(figsize=(8, 3.2))
-    left, right = figure.subplots(1, 2)
-    label, groups = fit.model.groups(fit.data)
-    chosen = [(x, where) for x, where in groups if int(where.sum()) > 1]
-    spread = [torch.stack([r[w].std() for r in fit.replicates]) for _, w in chosen]
-    quantiles = torch.tensor([0.05, 0.95], dtype=torch.float64)
-    xs = [x for x, _ in chosen]
-    if spread:
-        bands = torch.stack([s.quantile(quantiles) for s in spread])
-        left.fill_between(xs, bands[:, 0].tolist(), bands[:, 1].tolist(), color="0.85")
-        left.plot(xs, [float(fit.data.reads[w].std()) for _, w in chosen], "o", ms=4)
-    left.set(xlabel=label, ylabel="spread [µS]")
-    seen = fit.data.seen
-    ranks = (fit.replicates < fit.data.reads)[:, seen].double().mean(0)
-    right.hist(ranks.tolist(), bins=20, range=(0, 1), color="C0")
-    right.axhline(int(seen.sum()) / 20, color="0.5")
-    right.set(xlabel="rank among replicates", ylabel="reads")
-    return figure
-
-
-def _marginals(fit: Fit) -> Figure:
-    constants = fit.model.constants
-    rows = -(-len(constants) // 5)
-    figure = Figure(figsize=(9, 1.7 * rows))
-    grid: list[Axes] = list(figure.subplots(rows, 5).flat)
-    flat = fit.posterior.flat()
-    for axes, constant in zip(grid, constants, strict=False):
-        draws = flat[constant.name]
-        axes.hist(draws.tolist(), bins=40, density=True, color="C0")
-        xs = torch.linspace(*axes.get_xlim(), 100, dtype=torch.float64)
-        inside = constant.prior.support.check(xs)
-        xs = xs[inside]
-        axes.plot(xs.tolist(), constant.prior.log_prob(xs).exp().tolist(), color="0.4", lw=1)
-        axes.set_title(f"{constant.name} [{constant.unit}]", fontsize=8)
-        axes.set_yticks([])
-        axes.tick_params(labelsize=6)
-    for axes in grid[len(constants) :]:
-        axes.remove()
-    return figure
+def _prior(fit: Fit, reads: pictures.Measured) -> list[str]:
+    if fit.prior is None:
+        return []
+    return [
+        "<h2>What the priors alone would give</h2><p>As above, with draws of the priors: they "
+        "should hold the data, and more. The axis is cut to the data's surroundings.</p>",
+        _image(pictures.against(reads, fit.prior, "priors", cut=True)),
+    ]
 
 
 def _image(figure: Figure) -> str:

@@ -1,14 +1,17 @@
-"""The parameter file of a fitted step device."""
+"""The parameter file of a fitted step device, and the draws of its constants."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields
+from typing import TypeVar
 
+import numpy as np
 import tomli_w
+from numpy.typing import NDArray
 
 from calibration.diagnostics import Line, in_words
+from calibration.fit import Posterior
 from calibration.measurements import Measurements
 from calibration.models.step_scale import RESPONSES
 from devicemodels.errors import InputError, closest
@@ -30,6 +33,7 @@ _ABSENT = {
 }
 #: A value, its status and its source.
 _Entry = tuple[float, str, str]
+_Number = TypeVar("_Number", float, NDArray[np.float64])
 
 
 def step_file(
@@ -71,7 +75,10 @@ def step_file(
         for name, same in _SAME.items()
         if name in limits
     }
-    entries |= _steps(found, high - low, len(table.devices), source)
+    spread = found["step_spread"].mean
+    steps = _steps(found["step"].mean, spread, high - low, len(table.devices))
+    entries["dw_min_dtod"] = (spread, "assumed", "mean of the prior: one device was measured")
+    entries |= {name: (float(value), "fitted", source) for name, value in steps.items()}
     text = {
         "device_type": kind,
         "title": title,
@@ -94,16 +101,37 @@ def _window(
     return float(reads.min()), float(reads.max()), whence
 
 
-def _steps(found: Mapping[str, Line], size: float, devices: int, source: str) -> dict[str, _Entry]:
-    step, spread = 2 * found["step"].mean / size, found["step_spread"].mean
-    if devices == 1:
-        return {
-            "dw_min": (step, "fitted", source),
-            "dw_min_dtod": (spread, "assumed", "mean of the prior: one device was measured"),
-        }
+def step_draws(
+    response: str, posterior: Posterior, table: Measurements
+) -> dict[str, NDArray[np.float64]]:
+    """Return draws of the constants of a step device that were fitted, (draws,) each.
+
+    Values beyond the device's limits are cut to them; draws whose bounds are in the wrong order
+    are left out, for no device is so.
+    """
+    limits = {item.name: item.metadata for item in fields(DEVICE_TYPES[RESPONSES[response]])}
+    draws = {name: values.numpy() for name, values in posterior.flat().items()}
+    if response == "soft-bounds":
+        possible = draws["g_high"] > draws["g_low"]
+        draws = {name: values[possible] for name, values in draws.items()}
+        size = draws["g_high"] - draws["g_low"]
+    else:
+        reads = table.frame["conductance_us"]
+        size = np.full_like(draws["step"], reads.max() - reads.min())
+    found = {name: draws[same] for name, same in _SAME.items() if name in limits}
+    found |= _steps(draws["step"], draws["step_spread"], size, len(table.devices))
     return {
-        "dw_min": (step * math.exp(spread**2 / 2), "fitted", source),
-        "dw_min_dtod": (math.sqrt(math.expm1(spread**2)), "fitted", source),
+        name: np.clip(v, limits[name]["low"], limits[name]["high"]) for name, v in found.items()
+    }
+
+
+def _steps(step: _Number, spread: _Number, size: _Number, devices: int) -> dict[str, _Number]:
+    """Return mean step and relative spread of log-normal steps, in weights; one device has none."""
+    if devices == 1:
+        return {"dw_min": 2 * step / size}
+    return {
+        "dw_min": 2 * step / size * np.exp(spread**2 / 2),
+        "dw_min_dtod": np.sqrt(np.expm1(spread**2)),
     }
 
 

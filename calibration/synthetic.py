@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import torch
 
 from calibration.measurements import Measurements, table
+from calibration.readers.crosssim import UpdateTables
 from devicemodels.devices.pcm import PCMArray, PCMParameters
 from devicemodels.devices.step import StepArray, StepParameters
+from devicemodels.devices.table import TableArray, TableParameters
 from devicemodels.errors import InputError
 from devicemodels.library import DeviceModel
 from devicemodels.state import Chance
+
+#: Draws of a change, of which the first that a device can make is taken.
+_TRIES = 100
 
 
 def measure(
@@ -20,8 +27,8 @@ def measure(
     """Pulse fresh devices and read them after every pulse.
 
     PCM: a RESET, then ``pulses`` SET pulses, each read at T0 after it (where drift is 1), with
-    read noise. Step devices: ``pulses`` up, then as many down, from weight 0; a weight of 1 is
-    written as 10 uS and 0 as 20 uS. reads: reads after each pulse, the further ones as
+    read noise. Step and table devices: ``pulses`` up, then as many down, from weight 0; a weight
+    of 1 is written as 10 uS and 0 as 20 uS. reads: reads after each pulse, the further ones as
     'read' rows. Raises InputError for counts below 1 and a device without a measurement.
     """
     for name, count in (("devices", devices), ("pulses", pulses), ("reads", reads)):
@@ -31,7 +38,7 @@ def measure(
     physics = model.device
     if isinstance(physics, PCMParameters):
         kinds, seen = _pcm(physics, devices, pulses, reads, chance)
-    elif isinstance(physics, StepParameters):
+    elif isinstance(physics, StepParameters | TableParameters):
         kinds, seen = _step(physics, devices, pulses, reads, chance)
     else:
         raise InputError(f"{model.name}: no measurement is made of {model.device_type} devices")
@@ -46,6 +53,53 @@ def measure(
         }
     )
     return table(frame, f"synthetic {model.name}")
+
+
+def measure_tables(
+    published: Mapping[int, UpdateTables], sequences: int, pulses: int, *, seed: int = 0
+) -> Measurements:
+    """Pulse devices of published update tables and read them after every pulse, without noise.
+
+    Each of ``sequences`` a device starts anywhere in the device's range of conductance and takes
+    ``pulses`` pulses up or down, by the toss of a coin. Changes are sorted along the published
+    fractions, linear between these and between conductances. A change that would leave the
+    device's range is drawn again. Raises InputError for counts below 1.
+    """
+    for name, count in (("sequences", sequences), ("pulses", pulses)):
+        if count < 1:
+            raise InputError(f"synthetic measurements: {name} = {count}: give at least 1")
+    chance = np.random.default_rng(seed)
+    frames = []
+    for device, both in published.items():
+        ways = (both.decreasing, both.increasing)
+        change = [np.sort(way.change, axis=0) for way in ways]
+        low = max(way.conductance[0] for way in ways)
+        high = min(way.conductance[-1] for way in ways)
+        up = chance.integers(2, size=(sequences, pulses))
+        for sequence in range(sequences):
+            g = [float(chance.uniform(low, high))]
+            for k in range(pulses):
+                way, rows = ways[up[sequence, k]], change[up[sequence, k]]
+                place = np.interp(g[-1], way.conductance, np.arange(len(way.conductance)))
+                j = min(int(place), len(way.conductance) - 2)
+                here = rows[:, j] + (place - j) * (rows[:, j + 1] - rows[:, j])
+                moved = g[-1] + np.interp(chance.random(_TRIES), way.cdf, here)
+                inside = moved[(moved >= low) & (moved <= high)]
+                # A state from which next to no pulse stays inside is left at the nearer end.
+                g.append(float(inside[0] if len(inside) else moved[0].clip(low, high)))
+            kinds = ["read", *np.where(up[sequence] == 1, "up", "down")]
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "device": str(device),
+                        "sequence": sequence,
+                        "step": np.arange(pulses + 1),
+                        "pulse": kinds,
+                        "conductance_us": g,
+                    }
+                )
+            )
+    return table(pd.concat(frames), "reads drawn from published update tables")
 
 
 def _pcm(
@@ -65,9 +119,14 @@ def _pcm(
 
 
 def _step(
-    physics: StepParameters, devices: int, pulses: int, reads: int, chance: Chance
+    physics: StepParameters | TableParameters, devices: int, pulses: int, reads: int, chance: Chance
 ) -> tuple[list[str], list[torch.Tensor]]:
-    array, everyone = StepArray(devices, physics, chance), torch.arange(devices)
+    everyone = torch.arange(devices)
+    array: StepArray | TableArray
+    if isinstance(physics, StepParameters):
+        array = StepArray(devices, physics, chance)
+    else:
+        array = TableArray(devices, physics, chance)
     kinds, seen = ["read"], [array.weight.clone()]
     for sign, kind in ((1, "up"), (-1, "down")):
         for _ in range(pulses):

@@ -10,14 +10,17 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from devicemodels.devices.pcm import NONIDEALITIES
 from devicemodels.errors import InputError, closest, reject_unknown
 from devicemodels.model import DEVICE_TYPES, DeviceModel
-from devicemodels.quantities import STATUSES, Parameters, Quantity, is_number
+from devicemodels.posterior import posterior_of
+from devicemodels.quantities import STATUSES, Parameters, Quantity, is_number, nested
 from devicemodels.synapses.pair import PairParameters
 
 _HEADER = ("device_type", "title", "publication", "note")
-_ENTRY = ("value", "unit", "range", "status", "source")
+_ENTRY = ("unit", "range", "status", "source")
 
 
 def available() -> list[str]:
@@ -36,7 +39,7 @@ def load(name: str | Path) -> DeviceModel:
     if text.endswith(".toml") or "/" in text:
         path = Path(text)
         try:
-            return parse(path.read_text(encoding="utf-8"), path.stem, text)
+            return parse(path.read_text(encoding="utf-8"), path.stem, text, path.parent)
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
             raise InputError(f"{text}: cannot read the device model: {reason}") from None
@@ -46,8 +49,11 @@ def load(name: str | Path) -> DeviceModel:
     return parse(source.read_text(encoding="utf-8"), text, f"{text}.toml")
 
 
-def parse(text: str, name: str, where: str) -> DeviceModel:
-    """Check the text of a parameter file; ``where`` names it in errors."""
+def parse(text: str, name: str, where: str, folder: Path = Path()) -> DeviceModel:
+    """Check the text of a parameter file; ``where`` names it in errors.
+
+    folder: where its posterior lies, if it names one.
+    """
     try:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also numbers and nesting beyond Python's limits
@@ -60,7 +66,7 @@ def parse(text: str, name: str, where: str) -> DeviceModel:
         raise InputError(f"{where}: device_type {kind!r} is unknown: {closest(kind, DEVICE_TYPES)}")
     paired = kind == "pcm"
     sections = ("device", "synapse") if paired else ("device",)
-    reject_unknown(table, (*_HEADER, *sections), where, "section")
+    reject_unknown(table, (*_HEADER, *sections, "posterior"), where, "section")
     read = {"device": DEVICE_TYPES[kind], "synapse": PairParameters}
     built, quantities = {}, []
     for section in sections:
@@ -74,6 +80,7 @@ def parse(text: str, name: str, where: str) -> DeviceModel:
         synapse=pair if isinstance(pair, PairParameters) else None,
         quantities=tuple(quantities),
         text=text,
+        posterior=posterior_of(table["posterior"], where, folder) if "posterior" in table else None,
     )
 
 
@@ -97,11 +104,14 @@ def _section(
 
 
 def _quantity(entry: Any, name: str, meta: Any, where: str) -> Quantity:
-    form = f'write {{ value = ..., unit = "{meta["unit"]}", range = [low, high], status, source }}'
+    key_of_value = "values" if meta["dims"] else "value"
+    named = f'{key_of_value} = ..., unit = "{meta["unit"]}"'
+    form = f"write {{ {named}, range = [low, high], status, source }}"
     if not isinstance(entry, dict):
         raise InputError(f"{where}: a bare value has no unit: {form}")
-    reject_unknown(entry, _ENTRY, where, "key")
-    for key in _ENTRY:
+    wanted = (key_of_value, *_ENTRY)
+    reject_unknown(entry, wanted, where, "key")
+    for key in wanted:
         if key not in entry:
             raise InputError(f"{where}: {key} is missing: {form}")
     if entry["unit"] != meta["unit"]:
@@ -113,19 +123,25 @@ def _quantity(entry: Any, name: str, meta: Any, where: str) -> Quantity:
     limits = entry["range"]
     if not (isinstance(limits, list) and len(limits) == 2 and all(map(is_number, limits))):
         raise InputError(f"{where}: range must be two numbers [low, high]")
-    value, (low, high) = entry["value"], limits
-    if not is_number(value):
-        raise InputError(f"{where}: value {value!r} is not a number")
+    value, (low, high) = entry[key_of_value], limits
     allowed_low, allowed_high = max(low, meta["low"]), min(high, meta["high"])
+    if meta["dims"]:
+        value = nested(value, meta["dims"], f"{where}: values")
+        ends = float(np.min(value)), float(np.max(value))
+    elif is_number(value):
+        ends = value, value
+    else:
+        raise InputError(f"{where}: value {value!r} is not a number")
     # Compared before it is converted: an integer can be too large for a float.
-    if not (allowed_low <= value <= allowed_high and math.isfinite(value)):
+    if not (allowed_low <= ends[0] and ends[1] <= allowed_high and math.isfinite(ends[0])):
+        wrong = ends[1] if allowed_low <= ends[0] else ends[0]
         raise InputError(
-            f"{where} = {value} {meta['unit']} is out of range: allowed are {allowed_low} to "
+            f"{where} = {wrong} {meta['unit']} is out of range: allowed are {allowed_low} to "
             f"{allowed_high} ({meta['about']})"
         )
     return Quantity(
-        name, float(value), entry["unit"], entry["source"], entry["status"], low, high,
-        meta["about"],
+        name, value if meta["dims"] else float(value), entry["unit"], entry["source"],
+        entry["status"], low, high, meta["about"],
     )  # fmt: skip
 
 

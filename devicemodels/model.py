@@ -14,7 +14,9 @@ from devicemodels.devices.step import (
     StepArray,
     StepParameters,
 )
+from devicemodels.devices.table import TableArray, TableParameters
 from devicemodels.errors import InputError, closest, reject_unknown
+from devicemodels.posterior import PosteriorFile
 from devicemodels.quantities import Parameters, Quantity, is_number
 from devicemodels.state import Chance
 from devicemodels.synapses.base import Synapse
@@ -29,6 +31,7 @@ DEVICE_TYPES: dict[str, type[Parameters]] = {
     "linear-step": LinearStepParameters,
     "soft-bounds": SoftBoundsParameters,
     "exponential-step": ExpStepParameters,
+    "table": TableParameters,
     "ideal": IdealParameters,
 }
 
@@ -38,7 +41,7 @@ class DeviceModel:
     """A checked parameter file: what device, with which constants, from which sources.
 
     device and synapse hold the values in use; quantities and text those of the file, which
-    differ after `without` or `vary`.
+    differ after `without` or `vary`. posterior: of a fitted device, draws of its constants.
     """
 
     name: str
@@ -50,6 +53,7 @@ class DeviceModel:
     synapse: PairParameters | None
     quantities: tuple[Quantity, ...]
     text: str
+    posterior: PosteriorFile | None = None
 
     def without(self, *nonidealities: str) -> DeviceModel:
         """Return the model with PCM non-idealities switched off (see PCMParameters.without)."""
@@ -115,7 +119,7 @@ class DeviceModel:
             if not isinstance(synapse, SingleBipolar):
                 raise InputError(
                     f"zero_shift does not apply to {self.name!r}: a PCM pair has no symmetry "
-                    "point; only step devices have"
+                    "point; only step and table devices have"
                 )
             synapse.zero_shift(pairs)
         if number == 1:
@@ -139,6 +143,9 @@ class DeviceModel:
         if isinstance(self.device, StepParameters):
             step = StepArray(size, self.device, chance)
             return SingleBipolar(shape, step, self.device.dw_min, chance)
+        if isinstance(self.device, TableParameters):
+            tabled = TableArray(size, self.device, chance)
+            return SingleBipolar(shape, tabled, self.device.granularity, chance)
         assert isinstance(self.device, IdealParameters)
         ideal = IdealArray(size, self.device, chance)
         return SingleBipolar(shape, ideal, self.device.step, chance)

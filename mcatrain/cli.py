@@ -18,7 +18,7 @@ from mcatrain.run.loop import Interrupted
 
 _USAGE = """mcatrain: train neural networks on simulated phase-change memory
 
-  mcatrain train    --rule mca --data digits --out DIR     one run
+  mcatrain train    --rule mca --data digits --out DIR     one run; --chips K: of K chips
   mcatrain compare  --rules fp32,mca,rpu --out DIR         the same task by several rules
   mcatrain fit      TABLE.csv --model NAME --out P.toml    a device model from measured reads
   mcatrain devices  [NAME]                                 device parameter files, their sources
@@ -50,15 +50,21 @@ def main(argv: list[str] | None = None) -> int:
 
 def _train(command: list[str]) -> int:
     from mcatrain.report import build_report
+    from mcatrain.report.chips import spread_in_words
     from mcatrain.report.metrics import in_words
+    from mcatrain.run.chips import train_chips
     from mcatrain.run.config import TrainConfig
     from mcatrain.run.loop import train
 
     config = _parse(TrainConfig, command)
-    result = train(config, command)
+    if config.jobs > 1:
+        signal.signal(signal.SIGTERM, _interrupt)  # several processes end as a whole
+    result = train_chips(config, command) if config.chips else train(config, command)
     for remark in result["remarks"]:
         print(remark)
     print(in_words(result["metrics"]))
+    for line in spread_in_words(result):
+        print(line)
     if (written := Path(config.out) / "sample.txt").exists() and config.sample:
         print(written.read_text(encoding="utf-8"))
     print(f"report: {build_report(Path(config.out))}")
@@ -86,6 +92,7 @@ def _compare(command: list[str]) -> int:
 
 def _devices(command: list[str]) -> int:
     import devicemodels
+    from devicemodels.quantities import shown
 
     name = _parse_one(command, "[NAME]", required=False)
     if not name:
@@ -96,7 +103,7 @@ def _devices(command: list[str]) -> int:
     print(f"{model.name}: {model.title} ({model.device_type})")
     print(f"publication: {model.publication}\nnote: {model.note}\n")
     for q in model.quantities:
-        print(f"{q.name:16} {q.value:>10g} {q.unit:10} {q.status:9} {q.about}")
+        print(f"{q.name:16} {shown(q.value):>10} {q.unit:10} {q.status:9} {q.about}")
         print(f"{'':38} {q.source}; valid {q.low:g} to {q.high:g}")
     return 0
 

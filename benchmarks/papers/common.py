@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 from benchmarks.papers.output import setting, write
 from benchmarks.papers.table import BUDGETS, Row, Table
 from devicemodels.errors import InputError
-from mcatrain.run.compare import run_all
 from mcatrain.run.config import TrainConfig
 from mcatrain.run.loop import Interrupted, train
+from mcatrain.run.processes import run_all
 
 RESULTS = Path(__file__).parents[1] / "results" / "papers"
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyro
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from calibration.measurements import Measurements
 from calibration.models.data import Data
 from calibration.models.priors import median
+
+if TYPE_CHECKING:
+    from calibration.fit import Posterior
 
 #: Constants by name, each of one shape (draws...,): () in a Pyro program, (n,) for n draws.
 Values = Mapping[str, Tensor]
@@ -21,7 +25,10 @@ Values = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant of the population: its unit, its meaning, its prior (a Pyro distribution)."""
+    """A constant of the population: its unit, its meaning, its prior (a Pyro distribution).
+
+    prior: None of a figure that follows from the rest of a posterior known in closed form.
+    """
 
     name: str
     unit: str
@@ -35,6 +42,10 @@ class CalibrationModel(ABC):
     name: ClassVar[str]
     #: device_type of the parameter file that a fit writes; "" while no device has its constants.
     device_type: ClassVar[str]
+    #: Models of one family describe the same reads, so that their densities compare; "": none does.
+    family: ClassVar[str] = ""
+    #: A read of 0 stands for all that lie below: its likelihood is a probability, not a density.
+    clips: ClassVar[bool] = False
     constants: tuple[Constant, ...]
 
     @abstractmethod
@@ -53,6 +64,13 @@ class CalibrationModel(ABC):
     def log_likelihood(self, values: Values, data: Any) -> Tensor:
         """Return ln p(reads of a device | constants), (draws..., devices)."""
 
+    def log_density(self, values: Values, data: Any) -> Tensor:
+        """Return ln p(reads of a device in the table's unit | constants), (draws..., devices).
+
+        For a model whose `log_likelihood` is that of another variable: with the Jacobian.
+        """
+        return self.log_likelihood(values, data)
+
     @abstractmethod
     def replicate(self, values: Values, data: Any, chance: torch.Generator) -> Tensor:
         """Return reads that the same experiment might have given, for constants of shape ()."""
@@ -64,6 +82,10 @@ class CalibrationModel(ABC):
         The axis' label with its unit; places, ascending, and which reads (rows, columns) bool
         belong to each.
         """
+
+    def pictures(self, posterior: Posterior, data: Any) -> list[tuple[str, Figure]]:
+        """Return what a report shows of this model beside what it shows of all: titles, figures."""
+        return []
 
     def program(self, data: Data, batch: int | None = None) -> None:
         """The Pyro program: priors, then the devices (``batch`` of them drawn at random)."""

@@ -53,36 +53,71 @@ class Data:
         )
         return found
 
+    @property
+    def lengths(self) -> Tensor:
+        """The number of reads of each sequence, (sequences,)."""
+        kind: Tensor | None = getattr(self, "kind", None)
+        return (self.seen if kind is None else kind != PAD).sum(1)
+
+    def until(self, lengths: Tensor) -> Self:
+        """Return the first reads of each sequence, so many (sequences,), 1 or more."""
+        # Two places at least: a likelihood may ask for a step, if only to skip it.
+        shape, width = self.reads.shape, max(2, int(lengths.max()))
+        kept = torch.arange(shape[1]) < lengths[:, None]
+        found = self.at(slice(None))
+        found["reads"] = torch.where(kept, self.reads, 0.0)
+        if "kind" in found:
+            found["kind"] = torch.where(kept, found["kind"], PAD)
+        else:
+            found["seen"] = self.seen & kept
+        for name, value in found.items():
+            if value is not None and value.shape == shape:
+                found[name] = value[:, :width]
+        own: Any = self
+        cut: Self = replace(own, **found)
+        return cut
+
     def by_device(self, values: Tensor) -> Tensor:
         """Return the sums of (..., sequences) over the sequences of each device."""
         total = values.new_zeros(*values.shape[:-1], self.number)
         return total.index_add(-1, self.device, values)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """A sequence of a table: index of its device, its place in words, its rows and their pulses."""
+    """A sequence of a table: the index of its device, its pulses, and its reads [µS]."""
 
     device: int
-    where: str
-    rows: pd.DataFrame
     pulses: NDArray[Any]
+    reads: NDArray[np.float64]
+    _from: Measurements
+    _begin: int
 
     @property
-    def reads(self) -> NDArray[np.float64]:
-        """The conductances [µS]."""
-        return self.rows["conductance_us"].to_numpy()
+    def rows(self) -> pd.DataFrame:
+        """Its rows of the table."""
+        return self._from.frame.iloc[self._begin : self._begin + len(self.reads)]
+
+    @property
+    def where(self) -> str:
+        """Its place in words."""
+        device, sequence = self.rows["device"].iloc[0], self.rows["sequence"].iloc[0]
+        return f"{self._from.source}: device {device}, sequence {sequence}"
 
 
 def runs_of(measurements: Measurements) -> list[Run]:
     """Return the sequences of a table, by device in order of first appearance."""
-    order: dict[Any, int] = {name: k for k, name in enumerate(measurements.devices)}
-    grouped = measurements.frame.groupby(["device", "sequence"], sort=False, observed=True)
-    found = []
-    for (device, sequence), rows in grouped:
-        where = f"{measurements.source}: device {device}, sequence {sequence}"
-        found.append(Run(order[device], where, rows, rows["pulse"].astype(str).to_numpy()))
-    return sorted(found, key=lambda run: run.device)
+    frame = measurements.frame
+    device = frame["device"].cat.codes.to_numpy()
+    new = (np.diff(device) != 0) | (np.diff(frame["sequence"].to_numpy()) != 0)
+    begins = np.flatnonzero(np.concatenate([[True], new]))
+    pulses = frame["pulse"].astype(object).to_numpy()
+    reads = frame["conductance_us"].to_numpy(np.float64)
+    ends = [*begins[1:], len(frame)]
+    return [
+        Run(int(device[a]), pulses[a:b], reads[a:b], measurements, int(a))
+        for a, b in zip(begins, ends, strict=True)
+    ]
 
 
 def devices_of(runs: Sequence[Run]) -> Tensor:

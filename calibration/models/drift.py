@@ -69,6 +69,7 @@ class Drift(CalibrationModel):
 
     name = "drift"
     device_type = "pcm"
+    family = "retention"
 
     def __init__(self, t0_s: float = 38.6) -> None:
         if not (t0_s > 0 and math.isfinite(t0_s)):
@@ -139,6 +140,11 @@ class Drift(CalibrationModel):
         widened = 1 + v["nu_std"] ** 2 * curve
         gained = v["nu_std"] ** 2 * force**2 / widened
         return -0.5 * (data.by_device(square + log) - gained + widened.log())
+
+    def log_density(self, values: Values, data: DriftData) -> Tensor:
+        """Return ln p of a device's reads [µS], (draws..., devices); d ln G = dG / G."""
+        logs = torch.where(data.seen, data.reads, 1.0).log().sum(1)
+        return self.log_likelihood(values, data) - data.by_device(logs)
 
     def replicate(self, values: Values, data: DriftData, chance: torch.Generator) -> Tensor:
         """Return reads (sequences, reads) of new devices at the levels of the measured ones.

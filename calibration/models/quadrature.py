@@ -6,19 +6,28 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-_NODES = 5
-#: Rounds of Newton's method at most, and the step, in widths of the peak, that ends it.
-_NEWTON, _THERE = 12, 0.05
+NODES = 5
+#: Rounds of Newton's method at most, and the step, in widths of the peak, that is the last.
+ROUNDS, NEAR = 12, 0.1
 #: Width of the differences that Newton's method takes, in units of the prior.
-_WIDTH = 1e-3
+WIDTH = 5e-3
+#: Least curvature that is believed, and the longest step.
+LEAST, LONGEST = 0.25, 2.0
+
+
+def hermite(number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return points of Gauss-Hermite quadrature over N(0, 1) and their weights, (number,)."""
+    points, weights = np.polynomial.hermite_e.hermegauss(number)
+    return points, weights / weights.sum()
 
 
 def nodes(number: int) -> tuple[Tensor, Tensor]:
     """Return points of Gauss-Hermite quadrature over N(0, 1) and ln of their weights, (number,)."""
-    points, weights = np.polynomial.hermite_e.hermegauss(number)
-    return torch.as_tensor(points), torch.as_tensor(np.log(weights / weights.sum()))
+    points, weights = hermite(number)
+    return torch.as_tensor(points), torch.as_tensor(np.log(weights))
 
 
 def log_mean(log_density: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
@@ -28,16 +37,16 @@ def log_mean(log_density: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
     device (draws..., devices). Adaptive Gauss-Hermite quadrature (Liu and Pierce, Biometrika 81,
     624, 1994): many reads of a device leave its u so well known that fixed nodes would miss it.
     """
-    points, weight = (values[:, None] for values in nodes(_NODES))
+    points, weight = (values[:, None] for values in nodes(NODES))
     with torch.no_grad():
-        u, shift = start.detach()[..., None, :], _WIDTH * torch.tensor([[-1.0], [0.0], [1.0]])
-        for _ in range(_NEWTON):
+        u, shift = start.detach()[..., None, :], WIDTH * torch.tensor([[-1.0], [0.0], [1.0]])
+        for _ in range(ROUNDS):
             low, here, high = log_density(u + shift.to(u)).split(1, dim=-2)
-            precision = (1 - (high - 2 * here + low) / _WIDTH**2).clamp(min=0.25)
-            step = ((high - low) / (2 * _WIDTH) - u) / precision
-            if (step * precision.sqrt()).abs().max() < _THERE:
+            precision = (1 - (high - 2 * here + low) / WIDTH**2).clamp(min=LEAST)
+            step = ((high - low) / (2 * WIDTH) - u) / precision
+            u = u + step.clamp(-LONGEST, LONGEST)
+            if (step * precision.sqrt()).abs().max() < NEAR:
                 break
-            u = u + step.clamp(-2, 2)
         deviation = precision.rsqrt()
     u = u + deviation * points
     # sqrt(2 pi) of the two densities cancel.

@@ -53,6 +53,7 @@ class Relaxation(CalibrationModel):
 
     name = "relaxation"
     device_type = ""
+    family = "retention"
 
     def __init__(self) -> None:
         self.constants = (

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.distributions import StudentT
-from torch.special import log_ndtr
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from calibration.measurements import Measurements
 from calibration.models.base import CalibrationModel, Constant, Values
 from calibration.models.data import PAD, READ, Data, devices_of, last_of_pulse, padded, runs_of
 from calibration.models.priors import half_normal, log_normal, normal
-from calibration.models.quadrature import nodes
+from calibration.models.set_filter import Blocks, blocks
+from calibration.models.set_integral import devices
 from devicemodels.errors import InputError
 
 #: What came before a read beside `PAD` and `READ`.
 SET = 2
-#: Nodes of the quadrature over a device's own step factor.
-_NODES = 7
-#: No instrument resolves less [µS]; it keeps clipped reads of noiseless tables from a density
-#: without bound.
-_RESOLUTION = 0.005
-_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -48,13 +47,49 @@ class SetData(Data):
     def seen(self) -> Tensor:  # type: ignore[override]
         return self.kind != PAD
 
+    @functools.cached_property
+    def blocks(self) -> Blocks:
+        """The reads by the pulse before them."""
+        return blocks(self.reads, self.seen, self.pulse)
 
-@dataclass(frozen=True)
-class _Belief:
-    """The true conductance after the reads so far: mean and variance, [µS] and [µS²]."""
+    @functools.cached_property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """What the kernel is given: the first sequence of each device, and the blocks."""
+        first = np.searchsorted(self.device.numpy(), np.arange(self.number + 1))
+        b = self.blocks
+        counts = b.number.long(), b.mean, b.square, b.zeros.long(), b.length
+        return first, *(np.ascontiguousarray(value.numpy()) for value in counts)
 
-    mean: Tensor
-    variance: Tensor
+
+class _Filter(Function):
+    """The kernel's likelihood (draws, devices) of constants theta (draws, 14), with its gradient.
+
+    Devices are shared out among torch's threads; each is computed alone, so their number does not
+    change a result.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, theta: Tensor, data: SetData, heavy: bool) -> Tensor:
+        sloped = ctx.needs_input_grad[0]
+        value = np.empty((len(theta), len(data)))
+        slope = np.empty((*value.shape, theta.shape[1]) if sloped else (0, 0, 0))
+        given = theta.detach().numpy(), *data.arrays, heavy, sloped, value, slope
+        threads = torch.get_num_threads()
+        ends = [len(data) * k // threads for k in range(threads + 1)]
+        list(_pool(threads).map(lambda a, b: devices(a, b, *given), ends[:-1], ends[1:]))
+        ctx.save_for_backward(torch.as_tensor(slope))
+        return torch.as_tensor(value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return (above[..., None] * slope).sum(1), None, None
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
 
 
 class SetResponse(CalibrationModel):
@@ -66,14 +101,17 @@ class SetResponse(CalibrationModel):
         mu = m1 G + c1 + A1 exp(-p/a),   sigma = m2 G + c2 + A2 exp(-p/a)
         read = G + (m3 G + c3) N(0, 1),  ln f ~ N(0, spread)
 
-    and RESET leaves N(reset_mean, reset_std). A read below 0 is written as 0. The true G is not
-    seen: it is followed by assumed density filtering (a Gaussian belief, corrected by every
-    read, clipping included), and f is integrated out by Gauss-Hermite quadrature. heavy_tails:
-    a SET step's noise is Student-t with four degrees of freedom in the likelihood of a read.
+    and RESET leaves N(reset_mean, reset_std), at least 0. A read below 0 is written as 0. The true
+    G is not seen: it is followed by assumed density filtering (`set_filter`: a Gaussian belief
+    after every pulse's reads, all integrals over it by quadrature, clipping included), and f is
+    integrated out by adaptive Gauss-Hermite quadrature. heavy_tails: a SET step's noise is
+    Student-t with four degrees of freedom.
     """
 
     name = "set-response"
     device_type = "pcm"
+    family = "pulses"
+    clips = True
 
     def __init__(self, heavy_tails: bool = False) -> None:
         self.heavy_tails = heavy_tails
@@ -93,7 +131,6 @@ class SetResponse(CalibrationModel):
             Constant("reset_mean", "uS", "mean conductance after RESET", log_normal(0.2, 1.5)),
             Constant("reset_std", "uS", "spread of the conductance after RESET", half_normal(0.5)),
         )
-        self._nodes, self._log_weights = nodes(_NODES)
 
     def prepare(self, measurements: Measurements) -> SetData:
         """Return the reads; every sequence must begin with a RESET and hold only SET and reads."""
@@ -130,71 +167,15 @@ class SetResponse(CalibrationModel):
         return super().start(data) | {"g_max": data.reads.max()}
 
     def log_likelihood(self, values: Values, data: SetData) -> Tensor:
-        spread = values["spread"][..., None, None]
-        factor = torch.exp(spread * self._nodes[:, None])  # (draws..., nodes, 1)
-        v = {name: value[..., None, None] for name, value in values.items()}
-        total = self._sequences(v, factor, data)
-        if len(data.device) != data.number or (data.device.diff() != 1).any():
-            total = data.by_device(total)
-        return torch.logsumexp(total + self._log_weights[:, None], dim=-2)
+        theta = torch.stack(torch.broadcast_tensors(*(values[c.name] for c in self.constants)), -1)
+        flat = theta.reshape(-1, len(self.constants))
+        found: Tensor = _Filter.apply(flat, data, self.heavy_tails)
+        return found.view(*theta.shape[:-1], len(data))
 
     def groups(self, data: SetData) -> tuple[str, list[tuple[float, Tensor]]]:
         last = last_of_pulse(data.kind, data.seen)
         places = range(int(data.pulse.max()) + 1)
         return "SET pulses since RESET", [(float(p), last & (data.pulse == p)) for p in places]
-
-    def _sequences(self, v: dict[str, Tensor], factor: Tensor, data: SetData) -> Tensor:
-        """Return ln p of each sequence given its device's factor, (draws..., nodes, sequences)."""
-        first = data.reads[:, 0]
-        before = _Belief(v["reset_mean"], v["reset_std"] ** 2 + _TINY)
-        total, belief = _read(before, first, v)
-        total, zero = total + 0 * factor, 0 * factor
-        belief = _Belief(belief.mean + zero, belief.variance + zero)
-        for k in range(1, data.reads.shape[1]):
-            kind, y = data.kind[:, k], data.reads[:, k]
-            gained, after = self._step(belief, factor, data.pulse[:, k], y, v)
-            if (kind != SET).any():
-                again, held = _read(belief, y, v)
-                is_set, is_read = kind == SET, kind == READ
-                gained = torch.where(is_set, gained, torch.where(is_read, again, 0.0))
-                mean = torch.where(is_set, after.mean, held.mean)
-                after = _Belief(mean, torch.where(is_set, after.variance, held.variance))
-            total, belief = total + gained, after
-        return total
-
-    def _step(
-        self, belief: _Belief, factor: Tensor, pulse: Tensor, y: Tensor, v: dict[str, Tensor]
-    ) -> tuple[Tensor, _Belief]:
-        """Return ln p(read y) after a SET pulse, and the belief corrected by y."""
-        history = torch.exp(-pulse / v["a"])
-        mean = belief.mean + factor * (v["m1"] * belief.mean + v["c1"] + v["A1"] * history)
-        noise = factor * (v["m2"] * belief.mean + v["c2"] + v["A2"] * history).clamp(min=1e-4)
-        grown = (1 + factor * v["m1"]) ** 2 * belief.variance
-        variance = grown + noise**2
-        low, high, deviation = v["g_min"], v["g_max"], variance.sqrt()
-        r2 = _read_variance(y.clamp(min=0), v)
-        seen = variance + r2
-        corrected = mean + variance / seen * (y - mean)
-        left = variance * r2 / seen
-        inside = log_ndtr((corrected - low) / left.sqrt())
-        inside = inside + log_ndtr((high - corrected) / left.sqrt())
-        inside = inside + self._density(y, mean, seen)
-        at_low = log_ndtr((low - mean) / deviation) + _density(y, low, _read_variance(low, v))
-        at_high = log_ndtr((mean - high) / deviation) + _density(y, high, _read_variance(high, v))
-        found = torch.stack(torch.broadcast_tensors(inside, at_low, at_high))
-        total = torch.logsumexp(found, 0)
-        share = torch.exp(found - total)
-        corrected = torch.minimum(torch.maximum(corrected, low), high)
-        middle = share[0] * corrected + share[1] * low + share[2] * high
-        around = share[0] * (left + (corrected - middle) ** 2)
-        around = around + share[1] * (low - middle) ** 2 + share[2] * (high - middle) ** 2
-        return total, _Belief(middle, around + _TINY)
-
-    def _density(self, y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        if not self.heavy_tails:
-            return _density(y, mean, variance)
-        # Of the same variance as the Gaussian: 4 / (4 - 2) = 2.
-        return StudentT(4.0, mean, (variance / 2).sqrt(), validate_args=False).log_prob(y)
 
     def replicate(self, values: Values, data: SetData, chance: torch.Generator) -> Tensor:
         """Return reads (sequences, steps); padding is 0."""
@@ -222,25 +203,3 @@ class SetResponse(CalibrationModel):
             seen = (g + (v["m3"] * g + v["c3"]) * deviate(n)).clamp(min=0)
             reads[:, k] = torch.where(data.kind[:, k] == PAD, 0.0, seen)
         return reads
-
-
-def _read(belief: _Belief, y: Tensor, v: dict[str, Tensor]) -> tuple[Tensor, _Belief]:
-    """Return ln p(read y) of an unchanged device, and the belief corrected by y."""
-    r2 = _read_variance(belief.mean, v)
-    seen = belief.variance + r2
-    difference = y - belief.mean
-    gain = belief.variance / seen
-    return _density(y, belief.mean, seen), _Belief(belief.mean + gain * difference, gain * r2)
-
-
-def _read_variance(g: Tensor, v: dict[str, Tensor]) -> Tensor:
-    return (v["m3"] * g + v["c3"]) ** 2 + _RESOLUTION**2
-
-
-def _density(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """Return ln N(y; mean, variance); of a read that is 0, ln of all the chance at or below it."""
-    difference = y - mean
-    there = -0.5 * (difference**2 / variance + torch.log(2 * math.pi * variance))
-    if (y > 0).all():
-        return there
-    return torch.where(y > 0, there, log_ndtr(-mean * variance.rsqrt()))

@@ -48,6 +48,7 @@ class StepResponse(CalibrationModel):
     """
 
     name = "step-response"
+    family = "pulses"
 
     def __init__(self, response: str = "soft-bounds") -> None:
         if response not in RESPONSES:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from devicemodels.devices.step import StepArray
+from devicemodels.devices.table import TableArray
 from devicemodels.errors import InputError
 from devicemodels.pulses import PulseEvents
 from devicemodels.state import Chance, StateModule
@@ -25,7 +26,7 @@ class BipolarArray(Protocol):
 
 
 class SingleBipolar(Synapse):
-    """``out x in`` weights, one step or ideal device each; neither drift nor read noise.
+    """``out x in`` weights, one step, table or ideal device each; neither drift nor read noise.
 
     reference: (out in,) float32, what is subtracted from the device in every read, after
     `zero_shift`; None before.
@@ -66,7 +67,7 @@ class SingleBipolar(Synapse):
         what remains is the noise of the pulses. The pulses are counted.
         Raises InputError for devices without a symmetry point and for no pulses at all.
         """
-        if not isinstance(self.devices, StepArray):
+        if not isinstance(self.devices, StepArray | TableArray):
             raise InputError(
                 "zero_shift: ideal devices have no symmetry point, their steps are equal "
                 "everywhere; take a soft-bounds, linear-step or exponential-step model"

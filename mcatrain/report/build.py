@@ -12,6 +12,7 @@ import jinja2
 
 from devicemodels.errors import InputError
 from mcatrain.report import made, summary
+from mcatrain.report.chips import chips_section
 from mcatrain.report.devices import device_sections
 from mcatrain.report.distributions import distribution_figures
 from mcatrain.report.pictures import training_figures
@@ -75,7 +76,8 @@ def _render(results: Results) -> str:
     groups = summary.group_runs(results)
     metric = summary.main_metric(groups)
     painter = Painter()
-    columns, rows = summary.summary_table(groups, metric)
+    over = "chip" if results.chips else "seed"
+    columns, rows = summary.summary_table(groups, metric, over)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -105,6 +107,8 @@ def _render(results: Results) -> str:
         versions=results.about("versions") or (results.runs[0].result or {}).get("versions") or {},
         is_comparison=results.is_comparison,
         has_bands=max(len(group.runs) for group in groups) > 1,
+        over=over,
+        chips=chips_section(results, metric),
     )
 
 
@@ -127,6 +131,8 @@ def _facts(results: Results, groups: list[summary.Group]) -> str:
     runs = [run for group in groups for run in group.runs]
     seeds = list(dict.fromkeys(str(run.seed) for run in runs if run.seed is not None))
     parts = [f"{len(runs)} training runs"] if len(runs) > 1 else []
+    if results.chips:
+        parts = [f"{len(runs)} of {results.chips} chips"]
     of_text = runs[0].config.get("task") == "lstm"
     on_arrays = any(group.rule != "fp32" for group in groups)
     for key, text in _FACTS.items():

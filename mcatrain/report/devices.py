@@ -8,6 +8,7 @@ from typing import Any
 
 from devicemodels import DeviceModel
 from devicemodels.devices.pcm import PCMParameters
+from devicemodels.quantities import shown
 from mcatrain.report.pictures import Figure
 from mcatrain.report.plots import Painter
 from mcatrain.report.records import Run
@@ -114,13 +115,13 @@ def _rows(run: Run, model: DeviceModel) -> tuple[dict[str, Any], ...]:
     rows = []
     for q in model.quantities:
         used = getattr(model.device, q.name, getattr(model.synapse, q.name, q.value))
-        here = None if used == q.value else f"{used:g}"
+        here = None if used == q.value else shown(used)
         if q.name == "beta" and given:
             here = "one a layer" if given.endswith("sd") else f"{float(given):g}"
         rows.append(
             {
                 "name": q.name,
-                "value": f"{q.value:g}".replace("-", "−"),
+                "value": shown(q.value).replace("-", "−"),
                 "here": here and here.replace("-", "−"),
                 "unit": "–" if q.unit == "1" else q.unit,
                 "about": q.about,

@@ -101,7 +101,8 @@ def _epsilon(run: Run, layer: str) -> float | None:
     device, pair = run.model.device, run.model.synapse
     if isinstance(device, PCMParameters):
         return device.mean_step / pair.beta if pair else None
-    return number(getattr(device, "dw_min", getattr(device, "step", None)))
+    names = ("dw_min", "step", "granularity")
+    return number(next((getattr(device, name) for name in names if hasattr(device, name)), None))
 
 
 def _centre(series: tuple[str, str, dict[str, Any]]) -> str:

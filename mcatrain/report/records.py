@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Results:
-    """What a report is about: one run, or the runs of a comparison (then ``table`` is its file)."""
+    """What a report is about: one run, the runs of a comparison, or the chips of one training.
+
+    table: comparison.json; of chips their result.json, {} until all have finished; else None.
+    chips: how many there will be; 0 for other results.
+    """
 
     folder: Path
     runs: tuple[Run, ...]
     table: dict[str, Any] | None
+    chips: int = 0
 
     @property
     def is_comparison(self) -> bool:
@@ -92,7 +97,8 @@ def load_results(folder: Path) -> Results:
                 f"{folder}: neither config.toml nor comparison.json is in it: "
                 "give a folder that mcatrain train or compare made"
             )
-        return Results(folder, (load_run(folder),), None)
+        chips = _read_config(folder / "config.toml").get("chips")
+        return _load_chips(folder, chips) if chips else Results(folder, (load_run(folder),), None)
     path = folder / "comparison.json"
     table = _object(_read_json(path), path)
     entries = table.get("entries")
@@ -104,6 +110,21 @@ def load_results(folder: Path) -> Results:
             raise InputError(f"{path}: an entry names no run folder: run mcatrain compare again")
         runs.append(load_run(folder / entry["run"], entry))
     return Results(folder, tuple(runs), table)
+
+
+def _load_chips(folder: Path, chips: int) -> Results:
+    """Read the chips that were begun, each under the device model that the training was given."""
+    begun = [folder / "chips" / str(chip) for chip in range(chips)]
+    runs = [load_run(path) for path in begun if (path / "config.toml").exists()]
+    if not runs:
+        raise InputError(f"{folder}: no chip was begun: train again with --resume")
+    config = _read_config(folder / "config.toml")
+    model = _read_model(folder / "device.toml", config, finished=True)
+    given = {"device_model": config["device_model"]}
+    same = [replace(run, model=model, config=run.config | given) for run in runs]
+    path = folder / "result.json"
+    result = _object(_read_json(path), path) if path.exists() else {}
+    return Results(folder, tuple(same), result, chips)
 
 
 def load_run(folder: Path, entry: dict[str, Any] | None = None) -> Run:

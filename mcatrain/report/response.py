@@ -13,6 +13,7 @@ from devicemodels import Chance, DeviceModel
 from devicemodels.devices.ideal import IdealArray
 from devicemodels.devices.pcm import PCMArray, PCMParameters
 from devicemodels.devices.step import StepArray, StepParameters
+from devicemodels.devices.table import TableArray, TableParameters
 
 _DEVICES = 4000
 _SET_PULSES = 20
@@ -48,10 +49,13 @@ def set_response(parameters: PCMParameters) -> Response:
 def up_down_response(model: DeviceModel, devices: int = 400) -> Response:
     """Return the weight of bipolar devices under up pulses, then as many down pulses."""
     chance, p = Chance(0, "report/up-down"), model.device
-    array: StepArray | IdealArray
+    array: StepArray | TableArray | IdealArray
     if isinstance(p, StepParameters):
         array = StepArray(devices, p, chance)
         reach = math.ceil(1.5 * p.w_max / p.dw_min)
+    elif isinstance(p, TableParameters):
+        array = TableArray(devices, p, chance)
+        reach = math.ceil(1.5 * (p.states[-1] - p.states[0]) / 2 / p.granularity)
     else:
         array = IdealArray(devices, p, chance)  # type: ignore[arg-type]
         reach = _SET_PULSES

@@ -121,13 +121,18 @@ def losses(groups: Sequence[Group]) -> Losses:
     return losses_of(groups[0].runs[0].config)
 
 
-def summary_table(groups: list[Group], metric: Metric) -> tuple[list[str], list[list[str]]]:
-    """Return the columns and rows of the table on top; differences only in a comparison."""
+def summary_table(
+    groups: list[Group], metric: Metric, over: str = "seed"
+) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and rows of the table on top; differences only between several groups.
+
+    over: what the runs of a group differ in.
+    """
     unit, digits = f" [{metric.unit}]", metric.digits
     is_accuracy = metric.key == "test_accuracy"
     loss = losses(groups)
     gap_unit = " [points]" if is_accuracy else unit
-    columns = ["rule", "seeds", metric.name + unit]
+    columns = ["rule", f"{over}s", metric.name + unit]
     columns += ["test error [%]"] if is_accuracy else []
     several = len(groups) > 1
     columns += [f"difference to {other}{gap_unit}" for other in ("float32", "best")] * several
@@ -213,6 +218,9 @@ def remarks(results: Results, groups: list[Group]) -> list[tuple[str, str]]:
     said: dict[tuple[str, str], list[str]] = {}
     for text in (results.table or {}).get("remarks") or []:
         said.setdefault(("", str(text)), [])
+    if len(results.runs) < results.chips:
+        missing = results.chips - len(results.runs)
+        said["", f"{missing} of {results.chips} chips have not begun: go on with --resume."] = []
     for group in groups:
         for run in group.runs:
             texts = [str(text) for text in (run.result or {}).get("remarks") or []]
@@ -229,7 +237,7 @@ def remarks(results: Results, groups: list[Group]) -> list[tuple[str, str]]:
     for (label, text), seeds in said.items():
         plural = "s" if len(seeds) > 1 else ""
         shown = f"{label}, seed{plural} {', '.join(seeds)}" if results.is_comparison else label
-        whose[label, text] = shown if seeds else "Comparison"
+        whose[label, text] = shown if seeds else "Chips" if results.chips else "Comparison"
     return [(whose[key], key[1]) for key in said]
 
 

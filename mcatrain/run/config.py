@@ -13,7 +13,7 @@ from mcatrain.periphery import Periphery
 from mcatrain.run.options import Options, Rule, flag
 
 #: Options that change where a run is made or what is done with it later, not what it computes.
-_ELSEWHERE = ("out", "data_dir", "resume", "checkpoint_every", "sample")
+_ELSEWHERE = ("out", "data_dir", "resume", "checkpoint_every", "sample", "jobs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,13 @@ class TrainConfig(Options):
     """fp32: plain torch; mca: mixed precision; rpu: stochastic pulsed update."""
     seed: int = 0
     """Of initial weights, devices, noise and the order of examples."""
+    device_seed: int | None = None
+    """Of devices and their noise, if not --seed's."""
+    chips: int | None = None
+    """Train this many chips, each with its own devices and, of a fitted device model, its own draw
+    of the posterior; the spread is told apart by seed, devices and parameters."""
+    jobs: int = 1
+    """Chips at a time, each a process."""
     resume: bool = False
     """Go on from the last checkpoint in --out."""
 
@@ -38,8 +45,20 @@ class TrainConfig(Options):
                 f"--base-optimizer {self.base_optimizer} does not apply to rpu: its pulses are "
                 "plain SGD; leave it out, or use --rule mca"
             )
+        self._check_chips()
         if self.rule != "fp32":
             self.load_device_model()
+
+    def _check_chips(self) -> None:
+        for name in ("chips", "device_seed"):
+            if self.rule == "fp32" and getattr(self, name) is not None:
+                raise InputError(f"{flag(name)}: fp32 has no devices; leave it out")
+        if self.chips is not None and self.chips < 1:
+            raise InputError(f"--chips {self.chips}: give at least 1")
+        if self.chips is not None and self.device_seed is not None:
+            raise InputError("--device-seed: every chip has its own; leave it out with --chips")
+        if self.jobs < 1 or (self.jobs > 1 and not self.chips):
+            raise InputError(f"--jobs {self.jobs}: chips at a time: give --chips, or leave it out")
 
     def load_device_model(self) -> devicemodels.DeviceModel:
         """Load and check the device model, with --without and --vary applied."""

@@ -46,7 +46,7 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
     model = convert(
         model,
         device_model,
-        seed=config.seed,
+        seed=config.seed if config.device_seed is None else config.device_seed,
         periphery=config.rule_periphery,
         initial=config.initial,
         bias=config.bias,

@@ -17,7 +17,7 @@ from calibration.measurements import table, write
 from calibration.synthetic import measure
 from mcatrain.cli import main
 
-OPTIONS = ["--model", "set-response", "--steps", "40", "--draws", "100"]
+OPTIONS = ["--model", "set-response", "--steps", "40", "--draws", "100", "--compare", "none"]
 
 
 @pytest.fixture
@@ -44,7 +44,8 @@ def test_from_table_to_training(desk: Path, capsys: pytest.CaptureFixture[str]) 
     assert float(draws.posterior["m1"].mean()) == pytest.approx(stated["m1"].value, rel=1e-6)
     assert draws.posterior.attrs["command"].startswith("mcatrain fit reads.csv")
     page = (desk / "mine.report.html").read_text()
-    assert page.count("data:image/png;base64") == 3
+    assert page.count("data:image/png;base64") == 4
+    assert "Not asked for: --compare auto or all." in page
     assert "<td>A1</td>" in page
     assert "http" not in page.replace("https://", "http://").split("base64")[0]
     train = ["train", "--rule", "mca", "--data", "digits", "--device-model", "mine.toml"]
@@ -102,7 +103,8 @@ def test_every_model_leaves_its_file(
         write(measure(devicemodels.load("softbounds"), 6, 15), desk / "m.csv")
     else:
         write(table(alone(15, [0.0, 40.0, 100.0, 1e3, 1e4]), "alone"), desk / "m.csv")
-    options = ["--steps", "20", "--draws", "50", "--out", "m.toml", "--model", *model.split()]
+    options = ["--steps", "20", "--draws", "50", "--out", "m.toml", "--compare", "none", "--model"]
+    options += model.split()
     assert main(["fit", "m.csv", *options]) == 0
     assert (desk / "m.posterior.nc").exists()
     assert (desk / "m.report.html").exists()
@@ -114,6 +116,25 @@ def test_every_model_leaves_its_file(
     assert found.device_type == device_type
     stated = {q.name for q in found.quantities if q.status == "fitted"}
     assert fitted <= stated
+
+
+def test_rivals_are_compared(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Drift and relaxation of 15 devices: a line each, the best first, and the report's table."""
+    write(table(alone(15, [0.0, 40.0, 100.0, 1e3, 1e4]), "alone"), desk / "m.csv")
+    options = ["--steps", "40", "--draws", "200", "--out", "m.toml", "--model", "drift"]
+    assert main(["fit", "m.csv", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    begin = next(k for k, line in enumerate(lines) if line.startswith("compared on 60 reads"))
+    order = [line.split("  ")[0].strip() for line in lines[begin + 1 : begin + 4]]
+    assert set(order) == {"drift", "relaxation", "mean curve"}
+    scores = [float(line.split(" +- ")[0].split()[-1]) for line in lines[begin + 1 : begin + 4]]
+    assert scores == sorted(scores, reverse=True)
+    page = (desk / "m.report.html").read_text()
+    rows = page.split("<h2>Models compared</h2>")[1].split("</table>")[0]
+    places = [rows.index(f"<td>{name}</td>") for name in order]
+    assert places == sorted(places)
+    assert "Pareto k up to" in rows
+    assert "What the priors alone would give" in page
 
 
 @pytest.mark.parametrize(
@@ -130,6 +151,9 @@ def test_every_model_leaves_its_file(
         (["reads.csv", *OPTIONS, "--out", "a.toml", "--response", "linear"], "no such option"),
         (["reads.csv", *OPTIONS, "--out", "a.toml", "--base", "gokmen2016"], "give a pcm file"),
         (["reads.csv", "--model", "drift", "--out", "a.toml"], "time_s"),
+        (["reads.csv", *OPTIONS[:-1], "set-respons", "--out", "a.toml"], "did you mean 'set-"),
+        (["reads.csv", *OPTIONS[:-1], "drift", "--out", "a.toml"], "drift: describes other reads"),
+        (["reads.csv", *OPTIONS[:-1], "step-response:linear", "--out", "a.toml"], "knows up, down"),
     ],
 )
 def test_mistakes(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -23,17 +22,10 @@ from devicemodels.devices.pcm import PCMArray, PCMParameters
 from devicemodels.errors import InputError
 from devicemodels.state import Chance
 
+pytestmark = pytest.mark.usefixtures("double")
+
 TRUTH = {"nu_mean": 0.04, "nu_std": 0.01, "nu_slope": -0.015, "read_error": 0.05}
 T0 = 38.6
-
-
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    state = torch.get_rng_state()
-    yield
-    torch.set_rng_state(state)
-    torch.set_default_dtype(torch.float32)
 
 
 def values(**changes: float) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -25,16 +24,9 @@ from devicemodels.devices.pcm import PCMArray, PCMParameters
 from devicemodels.errors import InputError
 from devicemodels.state import Chance
 
+pytestmark = pytest.mark.usefixtures("double")
+
 TRUTH = {"m3": 0.03, "c3": 0.13, "flicker": 0.03, "slope": 1.1}
-
-
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    state = torch.get_rng_state()
-    yield
-    torch.set_rng_state(state)
-    torch.set_default_dtype(torch.float32)
 
 
 def values(**changes: float) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,20 +21,13 @@ from calibration.models.relaxation import Relaxation, RelaxationData
 from calibration.readers import stanford
 from devicemodels.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("double")
+
 TRUTH = {
     "rate": -0.06, "rate_slope": -0.05, "sigma": 1.0, "sigma_slope": 0.1, "sigma_bend": -0.7,
     "spread": 0.7, "tau": 0.02, "read": 0.1,
 }  # fmt: skip
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "device_rram_stanford"
-
-
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    state = torch.get_rng_state()
-    yield
-    torch.set_rng_state(state)
-    torch.set_default_dtype(torch.float32)
 
 
 def values(**changes: float) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,21 +28,14 @@ from devicemodels.errors import InputError
 from devicemodels.model import DEVICE_TYPES
 from devicemodels.state import Chance
 
+pytestmark = pytest.mark.usefixtures("double")
+
 GONG = Path(__file__).parents[3] / "shared" / "data" / "device_reram_aihwkit_gong"
 TRUTH = {
     "step": 0.3, "up_down": 1.2, "g_high": 30.0, "g_low": 10.0, "cycle": 0.4, "read": 0.05,
     "step_spread": 0.2, "slope_up": 0.4, "slope_down": 0.7, "A_up": 0.3, "A_down": 0.2,
     "gamma_up": 1.1, "gamma_down": 0.8,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    state = torch.get_rng_state()
-    yield
-    torch.set_rng_state(state)
-    torch.set_default_dtype(torch.float32)
 
 
 def values(**changes: float) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from devicemodels.devices.step import (
     SoftBoundsParameters,
     StepParameters,
 )
+from devicemodels.devices.table import TableParameters
 from devicemodels.library import DEVICE_TYPES
 
 SHAPE = (20, 30)
@@ -34,6 +35,18 @@ def variant(device_type: str, kind: type[StepParameters], **constants: float) ->
     return replace(base, name=device_type, device_type=device_type, device=device, text="")
 
 
+def tabled() -> DeviceModel:
+    """Return two tables of noisy steps of about 0.01, which fall by half from end to end."""
+    up = [[[0.5 * k, 0.0], [1.5 * k, 0.5 * k], [2.5 * k, 1.0 * k]] for k in (0.01, 0.012)]
+    down = [[[-x for x in reversed(row)] for row in reversed(table)] for table in up]
+    device = TableParameters(
+        granularity=0.011, states=[-1.0, 1.0], fractions=[0.0, 0.5, 1.0], change_up=up,
+        change_down=down,
+    )  # fmt: skip
+    base = load("gokmen2016")
+    return replace(base, name="table", device_type="table", device=device, text="")
+
+
 MODELS = {
     "pcm": load("nandakumar2018"),
     "constant-step": load("gokmen2016"),
@@ -43,6 +56,7 @@ MODELS = {
         "exponential-step", ExpStepParameters, A_up=0.00081, A_down=0.36833,
         gamma_up=12.44625, gamma_down=12.78785, a=0.244, b=0.2425,
     ),
+    "table": tabled(),
     "ideal": load("ideal"),
 }  # fmt: skip
 #: Other synapses of these devices: the model, and what `DeviceModel.build` is asked for.

@@ -1,0 +1,167 @@
+"""Chips: each a run of its own devices, of a fitted device its own draw; killed and resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5netcdf
+import numpy as np
+import pytest
+
+import devicemodels
+import mcatrain.run.processes
+from devicemodels.errors import InputError
+from mcatrain.run.chips import train_chips
+from mcatrain.run.config import TrainConfig
+
+COMMAND = ["mcatrain", "train"]
+TINY: dict[str, Any] = {"train_limit": 20, "hidden": "8", "epochs": 1, "checkpoint_every": 1e9}
+
+
+def chips(out: str, **options: Any) -> dict[str, Any]:
+    return train_chips(TrainConfig(out=out, **{**TINY, **options}), COMMAND)
+
+
+@pytest.fixture
+def fitted(tmp_path: Path) -> str:
+    """A parameter file whose posterior has 20 draws of the SET steps' offset c1, far apart."""
+    with h5netcdf.File(tmp_path / "mine.posterior.nc", "w") as file:
+        group = file.create_group("device")
+        group.dimensions = {"draw": 20}
+        group.create_variable("c1", ("draw",), data=np.linspace(0.5, 1.5, 20))
+    sha256 = hashlib.sha256((tmp_path / "mine.posterior.nc").read_bytes()).hexdigest()
+    text = devicemodels.load("nandakumar2018").text
+    link = f'\n[posterior]\nfile = "mine.posterior.nc"\nsha256 = "{sha256}"\n'
+    (tmp_path / "mine.toml").write_text(text + link)
+    return str(tmp_path / "mine.toml")
+
+
+def test_chips_share_seeds_but_no_devices() -> None:
+    body = chips("out", chips=6, seed=3)
+    assert [entry["seed"] for entry in body["entries"]] == [3, 4, 3, 4, 3, 4]
+    assert [entry["device_seed"] for entry in body["entries"]] == [3, 4, 5, 6, 7, 8]
+    assert {entry["draw"] for entry in body["entries"]} == {None}
+    accuracy = [entry["metrics"]["test_accuracy"] for entry in body["entries"]]
+    assert body["metrics"]["test_accuracy"] == pytest.approx(np.mean(accuracy))
+    assert body["spread"]["test_accuracy"]["sd"] == pytest.approx(np.std(accuracy, ddof=1))
+    assert set(body["spread"]["test_accuracy"]["parts"]) == {"seed", "devices"}
+    assert body["set_pulses"] == sum(entry["set_pulses"] for entry in body["entries"])
+    pulses = {entry["set_pulses"] for entry in body["entries"]}
+    assert len(pulses) > 1  # the devices differ
+    assert json.loads(Path("out/result.json").read_text()) == body
+
+
+def test_the_first_chip_is_the_single_run(run: Callable[..., Path]) -> None:
+    body = chips("out", chips=2, seed=5)
+    alone = json.loads((run("alone", epochs=1, seed=5) / "result.json").read_text())
+    assert body["entries"][0]["metrics"] == alone["metrics"]
+    alone = json.loads((run("other", epochs=1, seed=5, device_seed=6) / "result.json").read_text())
+    assert body["entries"][1]["metrics"] == alone["metrics"]
+
+
+def test_each_row_has_its_own_draw(fitted: str) -> None:
+    body = chips("out", chips=4, device_model=fitted)
+    draws = [entry["draw"] for entry in body["entries"]]
+    assert draws[0] == draws[1] != draws[2] == draws[3]
+    assert set(body["spread"]["test_loss"]["parts"]) == {"seed", "parameters", "devices"}
+    for entry in body["entries"]:
+        model = devicemodels.load(f"out/draws/mine-{entry['draw']}.toml")
+        assert model.device.c1 == pytest.approx(np.linspace(0.5, 1.5, 20)[entry["draw"]])  # type: ignore[attr-defined]
+        assert model.device.mean_step == devicemodels.load(fitted).device.mean_step  # type: ignore[attr-defined]
+        assert model.posterior is None
+        own = Path("out", entry["run"], "device.toml").read_text()
+        assert own == Path(f"out/draws/mine-{entry['draw']}.toml").read_text()
+
+
+def test_killed_and_resumed(monkeypatch: pytest.MonkeyPatch, fitted: str) -> None:
+    whole = chips("whole", chips=4, device_model=fitted)
+    real, made = mcatrain.run.processes.train, []
+
+    def breaking(config: TrainConfig) -> dict[str, Any]:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(config.out)
+        return real(config)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mcatrain.run.processes, "train", breaking)
+        with pytest.raises(KeyboardInterrupt):
+            chips("broken", chips=4, device_model=fitted)
+    assert Path("broken/chips/1/result.json").exists()
+    assert not Path("broken/chips/2").exists()
+    resumed = chips("broken", chips=4, device_model=fitted, resume=True)
+    for entry, other in zip(whole["entries"], resumed["entries"], strict=True):
+        assert entry["metrics"] == other["metrics"]
+    assert resumed["spread"] == whole["spread"]
+
+
+@pytest.mark.slow
+def test_jobs_compute_the_same() -> None:
+    one, two = chips("one", chips=4), chips("two", chips=4, jobs=2)
+    assert one["entries"] == two["entries"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"chips": 0}, "--chips 0: give at least 1"),
+        ({"chips": 2, "rule": "fp32"}, "--chips: fp32 has no devices"),
+        ({"device_seed": 2, "rule": "fp32"}, "--device-seed: fp32 has no devices"),
+        ({"chips": 2, "device_seed": 2}, "--device-seed: every chip has its own"),
+        ({"jobs": 2}, "--jobs 2: chips at a time: give --chips"),
+    ],
+)
+def test_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        TrainConfig(out="out", **options)
+
+
+def test_bad_posteriors(fitted: str) -> None:
+    with pytest.raises(InputError, match=r"--chips 441: takes 21 draws and .* has 20"):
+        chips("out", chips=441, device_model=fitted)
+    posterior = Path(fitted).with_name("mine.posterior.nc")
+    content = posterior.read_bytes()
+    posterior.write_bytes(content + b"x")
+    with pytest.raises(InputError, match="is not the posterior that the parameter file"):
+        chips("out", chips=4, device_model=fitted)
+    posterior.unlink()
+    with pytest.raises(InputError, match=r"mine.posterior.nc: the posterior cannot be read"):
+        chips("out", chips=4, device_model=fitted)
+    assert not Path("out").exists()
+    text = Path(fitted).read_text()
+    Path(fitted).write_text(text.replace("sha256 = ", "sum = "))
+    with pytest.raises(InputError, match=r"\[posterior\] is damaged"):
+        TrainConfig(out="out", device_model=fitted)
+
+
+def test_report(command: Callable[..., tuple[int, str, str]], fitted: str) -> None:
+    """The page and the printed lines tell the parts; an unfinished set of chips is named so."""
+    options = [
+        "--train-limit",
+        "20",
+        "--hidden",
+        "8",
+        "--epochs",
+        "1",
+        "--chips",
+        "4",
+        "--out",
+        "out",
+    ]
+    code, out, _ = command("train", "--device-model", fitted, *options)
+    assert code == 0
+    assert "standard deviation over 4 chips" in out
+    assert "parameters: what the measurements leave open" in out
+    page = Path("out/report.html").read_text()
+    assert "Spread over chips" in page
+    assert "draw of the parameters" in page
+    assert "4 of 4 chips" in page
+    Path("out/result.json").unlink()
+    Path("out/chips/3/config.toml").unlink()
+    assert command("report", "out")[0] == 0
+    assert "1 of 4 chips have not begun" in Path("out/report.html").read_text()
