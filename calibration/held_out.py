@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Sequence
@@ -59,12 +58,11 @@ class Refit:
         self, model: CalibrationModel, data: Data, near: Posterior | None = None
     ) -> Posterior:
         """Return the posterior; near: one of nearly the same data, to begin at."""
-        steps = min(self.steps, _STEPS)
+        steps, start = min(self.steps, _STEPS), None
         if near is not None and near.method != "exact":
-            begin = {name: draws.median() for name, draws in near.draws.items()}
-            model, steps = copy.copy(model), min(steps, _STEPS_NEAR)
-            model.start = lambda data: begin  # type: ignore[method-assign]
-        return fit(model, data, seed=self.seed, steps=steps, draws=self.draws)
+            start = {name: draws.median() for name, draws in near.draws.items()}
+            steps = min(steps, _STEPS_NEAR)
+        return fit(model, data, seed=self.seed, steps=steps, draws=self.draws, start=start)
 
 
 class Devices:
