@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 #: Places along the axis of reports.
 _PLACES = 25
-#: Draws times pulses that are scored at once.
-_LANES = 4_000_000
+#: Bases that are drawn at least, and their number times that of pulses from there on.
+_BASES, _LANES = 50, 4_000_000
 
 
 class Table(CalibrationModel):
@@ -37,10 +37,9 @@ class Table(CalibrationModel):
 
     E[g_j] = 1 before the data: the base is the mean of the prior, and a range without pulses keeps
     the prior's width. Given the base the posterior is exact: counts add to the parameters of the
-    trees' Beta distributions. The base is fitted to the same pulses and kept fixed (empirical
-    Bayes), which makes intervals of the mean changes too narrow: with 300 pulses, of intervals
-    of 90 % three quarters cover. Degrees of the base, number of ranges and c are those that
-    predict pulses left out best.
+    trees' Beta distributions. The base is drawn from the normal distribution around its fit to the
+    same pulses. Degrees of the base, number of ranges and c are those that predict pulses left
+    out best.
 
     The state is the read (the mean, of several after a pulse): noise of reads counts as change,
     twice. Pulses depend on the state alone, not on history. All devices follow one table: their
@@ -72,28 +71,30 @@ class Table(CalibrationModel):
         for way, kind in WAYS.items():
             x, y = data.changes(kind)
             best = best_resolution(x, y, data.window)
-            held = counts(x, fractions(x, y, best.base)[0], best.base, best.ranges, best.cells)
-            found[f"cells_{way}"] = draw(held, best.concentration, draws, chance)
-            found[f"base_{way}"] = best.base.repeat(draws, 1)
+            bases = best.base.draw(min(draws, max(_BASES, _LANES // max(1, len(x)))), chance)
+            held = torch.stack(
+                [counts(x, fractions(x, y, b)[0], b, best.ranges, best.cells) for b in bases]
+            )
+            which = torch.arange(draws) % len(bases)
+            found[f"cells_{way}"] = draw(held[which], best.concentration, 1, chance)[0]
+            found[f"base_{way}"] = bases[which]
         return constants(found) | found
 
     def log_likelihood(self, values: Values, data: TableData) -> Tensor:
-        """Return ln p(changes | starts, tables), (draws..., devices), of draws of one base."""
+        """Return ln p(changes | starts, tables), (draws..., devices)."""
         shape = values["base_up"].shape[:-1]
         found = torch.zeros(*shape, len(data), dtype=torch.float64).view(-1, len(data))
         device = data.device[:, None].expand(-1, data.kind.shape[1] - 1)
         for way, kind in WAYS.items():
             x, y = data.changes(kind)
-            base = values[f"base_{way}"].reshape(-1, values[f"base_{way}"].shape[-1])[0]
-            u, log_base = fractions(x, y, base)
-            cells = values[f"cells_{way}"].flatten(0, -3) if shape else values[f"cells_{way}"][None]
-            number = cells.shape[-1]
-            where, cell = range_of(x, base, cells.shape[1]), cell_of(u, number)
-            whose, size = device[data.kind[:, 1:] == kind], max(1, _LANES // max(1, len(x)))
-            for first in range(0, len(cells), size):
-                part = slice(first, first + size)
-                density = (cells[part][:, where, cell] * number).log() + log_base
-                found[part].index_add_(-1, whose, density)
+            whose = device[data.kind[:, 1:] == kind]
+            bases = values[f"base_{way}"].reshape(len(found), -1)
+            cells = values[f"cells_{way}"].reshape(len(found), *values[f"cells_{way}"].shape[-2:])
+            where = range_of(x, bases[0], cells.shape[1])
+            for total, base, each in zip(found, bases, cells, strict=True):
+                u, log_base = fractions(x, y, base)
+                density = each[where, cell_of(u, each.shape[1])] * each.shape[1]
+                total.index_add_(0, whose, density.log() + log_base)
         return found.view(*shape, len(data))
 
     def replicate(self, values: Values, data: TableData, chance: torch.Generator) -> Tensor:

@@ -40,8 +40,8 @@ def top_density(x: Tensor, base: Tensor) -> float:
     return float((_log_t(torch.zeros(()), base[10]).exp() / width).median())
 
 
-def fit_base(x: Tensor, y: Tensor, window: tuple[float, float], degrees: tuple[int, int]) -> Tensor:
-    """Return the base (SIZE,) at the mode for changes y from states x [µS].
+class BaseFit:
+    """The base of changes y from states x [µS], at the mode, and how well the changes tell it.
 
     With X the state on the scale of -1 to 1 and d the standard deviation of all y,
 
@@ -50,33 +50,66 @@ def fit_base(x: Tensor, y: Tensor, window: tuple[float, float], degrees: tuple[i
 
     degrees: of the two polynomials, 3 at most.
     """
-    base = torch.zeros(SIZE, dtype=torch.float64)
-    base[0], base[1] = window
-    unit = max(float(y.std()) if len(y) > 1 else 0.0, _LEAST * (window[1] - window[0]))
-    powers, scaled = _powers(standard(x, base)), (y - y.median()) / unit
-    kept = torch.zeros(9, dtype=torch.float64)
-    kept[: degrees[0] + 1] = kept[4 : 5 + degrees[1]] = kept[8] = 1
-    z = torch.zeros(9, dtype=torch.float64, requires_grad=True)
-    search = torch.optim.LBFGS([z], max_iter=100, line_search_fn="strong_wolfe")
 
-    def loss() -> Tensor:
-        search.zero_grad()
-        v = z * kept
-        width = (powers @ v[4:8]).exp() + _LEAST * (window[1] - window[0]) / unit
+    def __init__(
+        self, x: Tensor, y: Tensor, window: tuple[float, float], degrees: tuple[int, int]
+    ) -> None:
+        self._window, size = window, window[1] - window[0]
+        self._unit = max(float(y.std()) if len(y) > 1 else 0.0, _LEAST * size)
+        self._middle = float(y.median())
+        self._powers = _powers(standard(x, torch.tensor(window, dtype=torch.float64)))
+        self._scaled, self._least = (y - self._middle) / self._unit, _LEAST * size / self._unit
+        free = torch.zeros(9, dtype=torch.bool)
+        free[: degrees[0] + 1] = free[4 : 5 + degrees[1]] = free[8] = True
+        self._free = free
+        z = torch.zeros(int(free.sum()), dtype=torch.float64, requires_grad=True)
+        search = torch.optim.LBFGS([z], max_iter=100, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            search.zero_grad()
+            value = self._potential(z)
+            value.backward()
+            return value
+
+        search.step(loss)
+        self._mode = z.detach()
+
+    @property
+    def mode(self) -> Tensor:
+        """The base (SIZE,) at the mode."""
+        return self._bases(self._mode[None])[0]
+
+    def draw(self, number: int, chance: torch.Generator) -> Tensor:
+        """Return bases (number, SIZE) from the normal distribution around the mode."""
+        hessian = torch.autograd.functional.hessian(self._potential, self._mode)
+        values, vectors = torch.linalg.eigh(hessian)
+        deviations = (
+            torch.randn(number, len(self._mode), generator=chance, dtype=torch.float64)
+            / values.clamp(min=0.05).sqrt()
+        )  # no direction is wider than the priors
+        return self._bases(self._mode + deviations @ vectors.T)
+
+    def _all(self, z: Tensor) -> Tensor:
+        """Return a, b and ln nu (..., 9), those that are not free 0."""
+        return z.new_zeros(*z.shape[:-1], 9).index_copy(-1, self._free.nonzero()[:, 0], z)
+
+    def _potential(self, z: Tensor) -> Tensor:
+        v = self._all(z)
+        width = (self._powers @ v[4:8]).exp() + self._least
         freedom = 2 + 6 * v[8].clamp(-6, 4).exp()
-        density = _log_t((scaled - powers @ v[:4]) / width, freedom) - width.log()
+        density = _log_t((self._scaled - self._powers @ v[:4]) / width, freedom) - width.log()
         prior = (v[:4] / 3).square().sum() + (v[4:8] / 1.5).square().sum() + v[8].square()
-        total = 0.5 * prior - density.sum()
-        total.backward()
-        return total
+        return 0.5 * prior - density.sum()
 
-    search.step(loss)
-    found = (z * kept).detach()
-    base[_PLACE], base[_WIDTH] = unit * found[:4], found[4:8]
-    base[2] += y.median()
-    base[6] += math.log(unit)
-    base[10] = 2 + 6 * found[8].clamp(-6, 4).exp()
-    return base
+    def _bases(self, z: Tensor) -> Tensor:
+        v = self._all(z)
+        base = v.new_zeros(len(v), SIZE)
+        base[:, 0], base[:, 1] = self._window
+        base[:, _PLACE], base[:, _WIDTH] = self._unit * v[:, :4], v[:, 4:8]
+        base[:, 2] += self._middle
+        base[:, 6] += math.log(self._unit)
+        base[:, 10] = 2 + 6 * v[:, 8].clamp(-6, 4).exp()
+        return base
 
 
 def quantiles(u: Tensor, base: Tensor) -> Tensor:

@@ -29,20 +29,21 @@ def tables(draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     They are cut at the size of the window, either way.
 
-    draws: cells_WAY (draws, ranges, cells) and base_WAY (draws, size), all of one base. Each
+    draws: cells_WAY (draws, ranges, cells) and base_WAY (draws, size), all of one window. Each
     (draws, fractions, STATES).
     """
     grid = torch.tensor(FRACTIONS, dtype=torch.float64).clamp(_OUTERMOST, 1 - _OUTERMOST)
     found = {}
     for way in WAYS:
-        base, cells = draws[f"base_{way}"][0], draws[f"cells_{way}"]
-        x = states(base)
-        where = range_of(x, base, cells.shape[-2])
-        place, width = place_and_width(x, base)
-        standard = quantiles(invert(cells, grid), base)[:, where]  # (draws, STATES, fractions)
-        change = (place[:, None] + width[:, None] * standard).transpose(1, 2)
-        size = float(base[1] - base[0])
-        found[way] = change.clamp(-size, size)  # the tails of a base may reach far beyond
+        bases, cells = draws[f"base_{way}"], draws[f"cells_{way}"]
+        x = states(bases[0])
+        where, size = range_of(x, bases[0], cells.shape[-2]), float(bases[0, 1] - bases[0, 0])
+        change = []
+        for base, u in zip(bases, invert(cells, grid), strict=True):
+            place, width = place_and_width(x, base)
+            change.append(place + width * quantiles(u, base)[where].T)
+        # The tails of a base may reach far beyond.
+        found[way] = torch.stack(change).clamp(-size, size)
     return found
 
 

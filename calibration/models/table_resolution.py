@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from calibration.models.polya_tree import LEVELS, cell_of, expected
-from calibration.models.table_base import fit_base, fractions, standard, top_density
+from calibration.models.table_base import BaseFit, fractions, standard, top_density
 
 #: Degrees of the base's polynomials (place, ln width), ranges of the state, concentrations.
 DEGREES = ((0, 0), (1, 1), (3, 2))
@@ -20,12 +20,12 @@ _FOLDS = 5
 
 @dataclass(frozen=True)
 class Resolution:
-    """What describes one direction best. base: at these degrees, fitted to all changes.
+    """What describes one direction best. base: of the best degrees, fitted to all changes.
 
     score: ln predictive density of the changes left out [nats a pulse, change in µS].
     """
 
-    base: Tensor
+    base: BaseFit
     ranges: int
     cells: int
     concentration: float
@@ -56,7 +56,7 @@ def best_resolution(x: Tensor, y: Tensor, window: tuple[float, float]) -> Resolu
     scores = torch.zeros(len(DEGREES), len(RANGES), len(CONCENTRATIONS), dtype=torch.float64)
     for k, d in product(range(_FOLDS), range(len(DEGREES))):
         seen, left = fold != k, fold == k
-        base = fit_base(x[seen], y[seen], window, DEGREES[d])
+        base = BaseFit(x[seen], y[seen], window, DEGREES[d]).mode
         u, _ = fractions(x[seen], y[seen], base)
         v, log_base = fractions(x[left], y[left], base)
         for r, ranges in enumerate(RANGES):
@@ -68,8 +68,8 @@ def best_resolution(x: Tensor, y: Tensor, window: tuple[float, float]) -> Resolu
     top = int(scores.argmax())
     d, rest = divmod(top, len(RANGES) * len(CONCENTRATIONS))
     r, c = divmod(rest, len(CONCENTRATIONS))
-    base = fit_base(x, y, window, DEGREES[d])
-    return Resolution(base, RANGES[r], cells, CONCENTRATIONS[c], float(scores[d, r, c]))
+    whole = BaseFit(x, y, window, DEGREES[d])
+    return Resolution(whole, RANGES[r], cells, CONCENTRATIONS[c], float(scores[d, r, c]))
 
 
 def _cells(x: Tensor, y: Tensor, window: tuple[float, float]) -> int:
@@ -77,7 +77,7 @@ def _cells(x: Tensor, y: Tensor, window: tuple[float, float]) -> int:
     gaps = torch.cat([x, x + y]).unique().diff()
     gaps = gaps[gaps > 1e-6 * (window[1] - window[0])]  # less is rounding
     quantum = float(gaps.min()) if len(gaps) else 0.0
-    top, cells = top_density(x, fit_base(x, y, window, DEGREES[0])), 2**LEVELS
+    top, cells = top_density(x, BaseFit(x, y, window, DEGREES[0]).mode), 2**LEVELS
     while cells > 2 and 2 * quantum * top * cells > 1:
         cells //= 2
     return cells

@@ -211,8 +211,8 @@ def test_tables_that_tell_nothing(rows: list[tuple[str, float]], said: str) -> N
 def test_intervals_cover_the_mean_steps() -> None:
     """40 tables of 300 pulses of known devices, seeds 100 to 139: 90 % intervals.
 
-    They are too narrow, as the base is kept fixed: of 80 intervals of mean_up and mean_down 60
-    cover, where exact ones would 72. Fewer than 56, or all, would be a change.
+    They are a little narrow: over 160 of mean_up and mean_down 84 % cover. Of 80 such, fewer than
+    57 do by chance once in 1,000; with the base kept fixed, three quarters do.
     """
     model, covered, widths = Table(), 0, []
     for seed in range(100, 140):
@@ -226,7 +226,7 @@ def test_intervals_cover_the_mean_steps() -> None:
             covered += bool(ends[0] < value < ends[1])
             widths.append(float(ends[1] - ends[0]))
     assert max(widths) < 0.4
-    assert 56 <= covered < 80, covered
+    assert 57 <= covered < 80, covered
 
 
 @pytest.mark.slow
