@@ -107,7 +107,8 @@ class Devices:
     ) -> tuple[Tensor, list[str]]:
         """Return ln p of these devices, each by a fit without it and its group, and warnings."""
         found, notes, everyone = [], [], torch.arange(len(data))
-        for group in devices.tensor_split(min(len(devices), _FITS)):
+        groups, lost = devices.tensor_split(min(len(devices), _FITS)), 0
+        for group in groups:
             inside = torch.isin(everyone, group)
             rest = self._refit(model, data.take(everyone[~inside]), near)
             # With another device: of one alone, step-response takes its own factor as 1.
@@ -117,7 +118,9 @@ class Devices:
             for k in range(len(group)):
                 nats, few = _log_mean(reads[:, k])
                 found.append(nats - _log_mean(first[:, k])[0])
-                notes += [*rest.remarks[:1], few]
+                notes.append(few)
+            lost += bool(rest.remarks)
+        notes += [f"{lost} of {len(groups)} fits without devices not converged"] * bool(lost)
         return torch.stack(found), notes
 
 
