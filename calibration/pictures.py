@@ -12,10 +12,37 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from calibration.fit import Posterior
+from calibration.measurements import Measurements
 from calibration.models.base import CalibrationModel, Constant
 
+#: Sequences of a table that are drawn, and along what.
+_LINES = 60
+_AXES = {"amplitude_v": "pulse voltage [V]", "time_s": "time [s]", "step": "step"}
 #: Reads that quantiles are taken of: more take long, and tell no more.
 _FEW = 100_000
+
+
+def sequences(measurements: Measurements) -> Figure:
+    """Draw the reads of a table as they are, a line a sequence, of many some."""
+    frame = measurements.frame
+    # Along what was changed from read to read: voltage, or else time, or else the step.
+    axis, label = next(
+        (name, label)
+        for name, label in _AXES.items()
+        if name in frame and frame[name].nunique() > max(1, frame["step"].nunique() // 4)
+    )
+    groups = [rows for _, rows in frame.groupby(["device", "sequence"], sort=False, observed=True)]
+    figure = Figure(figsize=(8, 3.2))
+    axes = figure.subplots()
+    for rows in groups[:: -(-len(groups) // _LINES)]:
+        x, y = rows[axis].to_numpy(), rows["conductance_us"].to_numpy()
+        axes.plot(x, y, ".-", lw=0.5, ms=2, alpha=0.5)
+    if axis == "time_s":
+        axes.set_xscale("symlog", linthresh=1.0)
+    shown = len(groups[:: -(-len(groups) // _LINES)])
+    axes.set_title(f"{shown} of {len(groups)} sequences", fontsize=9, loc="left")
+    axes.set(xlabel=label, ylabel="conductance [µS]")
+    return figure
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ def page(fit: Fit) -> str:
             f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{html.escape(title)}</h1>",
             f"<div class='bad'><b>Not converged.</b>{bad}</div>" if bad else "",
+            "<h2>Measured</h2>",
+            _image(pictures.sequences(fit.measurements)),
             "<h2>Constants</h2>",
             _constants(fit),
             "<h2>Data against the model</h2><p>Grey: 90 % of the reads of "
