@@ -44,7 +44,7 @@ def test_from_table_to_training(desk: Path, capsys: pytest.CaptureFixture[str]) 
     assert float(draws.posterior["m1"].mean()) == pytest.approx(stated["m1"].value, rel=1e-6)
     assert draws.posterior.attrs["command"].startswith("mcatrain fit reads.csv")
     page = (desk / "mine.report.html").read_text()
-    assert page.count("data:image/png;base64") == 4
+    assert page.count("data:image/png;base64") == 5
     assert "Not asked for: --compare auto or all." in page
     assert "<td>A1</td>" in page
     assert "http" not in page.replace("https://", "http://").split("base64")[0]
