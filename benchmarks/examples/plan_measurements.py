@@ -1,6 +1,6 @@
 """How many devices and pulses must be measured until the forecast of an accuracy is sharp?
 
-    python -m benchmarks.examples.plan_measurements --out plan          about 40 min on one core
+    python -m benchmarks.examples.plan_measurements --out plan          about 15 min on one core
     python -m benchmarks.examples.plan_measurements --out plan --smoke  about 1 min
 
 Before a measurement: take a device model that is like what will be measured, simulate experiments
@@ -52,7 +52,7 @@ class Plan:
 
 FULL = Plan(
     tuple(Design(*size) for size in ((3, 10), (10, 10), (10, 40), (50, 20), (200, 20))),
-    ("--data", "digits", "--epochs", "8", "--chips", "25"),
+    ("--data", "digits", "--epochs", "5", "--chips", "16"),
 )
 SMOKE = Plan(
     (Design(2, 6), Design(6, 10)),
