@@ -68,8 +68,8 @@ def chosen(text: str) -> list[str]:
         names = [k for k in known if k == name] or [k for k in known if k.split(":")[0] == name]
         if not names:
             raise InputError(
-                f"--compare {name!r}: {closest(name, [*WAYS, *MODELS, *known])}; separate names by "
-                "commas"
+                f"--compare {name!r}: {closest(name, dict.fromkeys([*WAYS, *MODELS, *known]))}; "
+                "separate names by commas"
             )
         found += names
     return list(dict.fromkeys(found))
