@@ -15,8 +15,8 @@ _NEWTON = 30
 _AT_MODE = 1e-4
 #: From where the curvature is as good as at the mode; from where one is not taken anew.
 _NEAR, _OFF = 0.05, 3.0
-#: Points of an integral along one constant.
-_POINTS = 65
+#: Points of an integral along one constant, from and to which power of ten.
+_POINTS, _REACH = 48, (-5.0, 1.5)
 
 
 def laplace(
@@ -51,7 +51,7 @@ def laplace(
         before, moved = decrement, moved + decrement
     if moved > _NEAR or part is not space:
         curvature = _curvature(space, z)
-    z, curvature = _unfolded(space, z, curvature)
+    z, curvature = _unfolded(part, z, curvature)
     remarks = [f"the mode was not found (Newton decrement {decrement:.2g}): more --steps, or nuts"]
     return MultivariateNormal(z, precision_matrix=curvature), remarks if decrement > _NEAR else []
 
@@ -65,23 +65,20 @@ def _learned(curvature: Tensor, step: Tensor, change: Tensor) -> Tensor:
     return curvature - torch.outer(turned, turned) / (step @ turned)
 
 
-def _unfolded(space: Unconstrained, z: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
+def _unfolded(part: Unconstrained, z: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
     """Return mode and curvature with constants |z| whose mode is 0 as wide as they are.
 
     There the potential has a kink, and its curvature tells nothing of the width: the second
-    moment along |z|, the others at the mode, takes its place.
+    moment along |z|, the others at the mode, takes its place. part: as of `laplace`.
     """
     z, curvature = z.clone(), curvature.clone()
-    near = space.folded & (z.abs() * curvature.diagonal().sqrt() < 1)
+    near = part.folded & (z.abs() * curvature.diagonal().sqrt() < 1)
+    v = torch.cat([torch.zeros(1), torch.logspace(*_REACH, _POINTS)])
     for k in near.nonzero().flatten().tolist():
-        direction = torch.zeros_like(z)
-        direction[k] = 1.0
-        base = z * (1 - direction)
-        lowest, reach = space.potentials(z[None])[0], 1e-5
-        while reach < 1e3 and space.potentials((base + reach * direction)[None])[0] < lowest + 8:
-            reach *= 2
-        v = torch.linspace(0, reach, _POINTS)
-        weight = (lowest - space.potentials(base + v[:, None] * direction)).exp()
+        along = z.repeat(len(v), 1)
+        along[:, k] = v
+        potential = part.potentials(along)
+        weight = (potential.min() - potential).exp()
         moment = torch.trapezoid(weight * v**2, v) / torch.trapezoid(weight, v)
         if z[k] ** 2 < moment / 4:
             z[k] = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from torch import Tensor
@@ -53,7 +54,7 @@ class Converters:
             if getattr(self, name) not in ("nearest", "stochastic"):
                 raise InputError(f"{name} {getattr(self, name)!r}: 'nearest' or 'stochastic'?")
 
-    @property
+    @cached_property
     def ideal(self) -> bool:
         """Nothing between the vector and the array."""
         return self == Converters()

@@ -252,6 +252,11 @@ def convert(
     normals: Tensor | None,
     output_dither: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
+    if c.ideal and divisor == 1.0:
+        y = torch.mm(x, weights.T)
+        if variance is not None and normals is not None:
+            y.addcmul_(normals, torch.mm(x * x, variance.T).sqrt_())
+        return y, None
     if len(x) > 1:
         return _convert_rows(x, weights, variance, c, divisor, dither, normals, output_dither)
     transposed = not weights.is_contiguous()
