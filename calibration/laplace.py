@@ -24,11 +24,25 @@ def laplace(
 ) -> tuple[MultivariateNormal, list[str]]:
     """Go to the mode by damped Newton steps; return the normal distribution of its curvature.
 
-    part: of what curvatures are taken on the way, all devices or some that stand for all; values,
-    slopes and the last curvature are those of all.
+    part: all devices, or some that stand for all: their mode is near, and curvatures on the way
+    are theirs. The last steps, and the last curvature, are those of all.
     """
-    curvature, moved = _curvature(part, z), 0.0
-    before = decrement = math.inf
+    curvature = _curvature(part, z)
+    if part is not space:
+        z, curvature, _, _ = _descend(part, part, z, curvature)
+    z, curvature, moved, decrement = _descend(space, part, z, curvature)
+    if moved > _NEAR or part is not space:
+        curvature = _curvature(space, z)
+    z, curvature = _unfolded(part, z, curvature)
+    remarks = [f"the mode was not found (Newton decrement {decrement:.2g}): more --steps, or nuts"]
+    return MultivariateNormal(z, precision_matrix=curvature), remarks if decrement > _NEAR else []
+
+
+def _descend(
+    space: Unconstrained, part: Unconstrained, z: Tensor, curvature: Tensor
+) -> tuple[Tensor, Tensor, float, float]:
+    """Return the mode, the curvature there as known, the way since it was taken, the decrement."""
+    before, decrement, moved = math.inf, math.inf, 0.0
     value, slope = space.at(z)
     for _ in range(_NEWTON):
         step = torch.linalg.solve(curvature, slope)
@@ -49,11 +63,7 @@ def laplace(
         curvature = _learned(curvature, step, new - slope)
         z, value, slope = z + step, there, new
         before, moved = decrement, moved + decrement
-    if moved > _NEAR or part is not space:
-        curvature = _curvature(space, z)
-    z, curvature = _unfolded(part, z, curvature)
-    remarks = [f"the mode was not found (Newton decrement {decrement:.2g}): more --steps, or nuts"]
-    return MultivariateNormal(z, precision_matrix=curvature), remarks if decrement > _NEAR else []
+    return z, curvature, moved, decrement
 
 
 def _learned(curvature: Tensor, step: Tensor, change: Tensor) -> Tensor:

@@ -62,11 +62,14 @@ def test_stochastic_rounding_of_the_output_is_unbiased(rows: int) -> None:
 
 @pytest.mark.parametrize("rows", [1, 4])
 def test_noise_management_scales_small_vectors(rows: int) -> None:
-    x, w = torch.randn(rows, 20) * 1e-6, torch.randn(6, 20)
+    g = torch.Generator().manual_seed(rows)
+    x, w = torch.randn(rows, 20, generator=g) * 1e-6, torch.randn(6, 20, generator=g)
     plain = matvec(x, w, None, Converters(input_bits=8), Chance(0, "t"))
     managed = matvec(x, w, None, Converters(input_bits=8, noise_management=True), Chance(0, "t"))
     assert (plain == 0).all()
-    torch.testing.assert_close(managed, x @ w.T, atol=5e-8, rtol=0)
+    # Half a level of the largest input on every line, at most.
+    bound = x.abs().amax(1, keepdim=True) / 254 * w.abs().sum(1)
+    assert ((managed - x @ w.T).abs() <= 1.001 * bound).all()
     zero = matvec(x * 0, w, None, Converters(input_bits=8, noise_management=True), Chance(0, "t"))
     assert (zero == 0).all()
 
