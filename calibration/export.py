@@ -23,6 +23,8 @@ from devicemodels.quantities import Parameters
 
 #: The constants that decide the mean SET step.
 _STEP = ("m1", "c1", "A1", "a", "g_min", "g_max", "reset_mean")
+#: What a PCM device can be, by constant.
+_LIMITS = {item.name: item.metadata for item in fields(PCMParameters)}
 #: The granularity in weight units that the experiment worked with (Front. Neurosci. 14:406, 2020).
 _EPSILON = 0.096
 _PULSES = 10
@@ -66,11 +68,10 @@ def with_posterior(text: str, path: Path) -> str:
 
 def pcm_draws(posterior: Posterior) -> dict[str, NDArray[np.float64]]:
     """Return draws of the constants that a PCM device has, within its limits, (draws,) each."""
-    known = {item.name: item.metadata for item in fields(PCMParameters)}
     return {
-        name: draws.clamp(known[name]["low"], known[name]["high"]).numpy()
+        name: draws.clamp(_LIMITS[name]["low"], _LIMITS[name]["high"]).numpy()
         for name, draws in posterior.flat().items()
-        if name in known
+        if name in _LIMITS
     }
 
 
@@ -84,11 +85,10 @@ def pcm_file(lines: list[Line], base: DeviceModel, title: str, source: str, tabl
     """
     assert isinstance(base.device, PCMParameters)
     assert base.synapse is not None
-    known = {item.name: item.metadata for item in fields(PCMParameters)}
     fitted = {
-        line.name: min(max(line.mean, known[line.name]["low"]), known[line.name]["high"])
+        line.name: min(max(line.mean, _LIMITS[line.name]["low"]), _LIMITS[line.name]["high"])
         for line in lines
-        if line.name in known
+        if line.name in _LIMITS
     }
     device, pair = replace(base.device, **fitted), base.synapse
     sources = dict.fromkeys(fitted, ("fitted", source))

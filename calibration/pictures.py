@@ -14,6 +14,7 @@ from torch import Tensor
 from calibration.fit import Posterior
 from calibration.measurements import Measurements
 from calibration.models.base import CalibrationModel, Constant
+from calibration.models.data import runs_of
 
 #: Sequences of a table that are drawn, and along what.
 _LINES = 60
@@ -31,16 +32,15 @@ def sequences(measurements: Measurements) -> Figure:
         for name, label in _AXES.items()
         if name in frame and frame[name].nunique() > max(1, frame["step"].nunique() // 4)
     )
-    groups = [rows for _, rows in frame.groupby(["device", "sequence"], sort=False, observed=True)]
+    runs = runs_of(measurements)
+    shown = runs[:: -(-len(runs) // _LINES)]
     figure = Figure(figsize=(8, 3.2))
     axes = figure.subplots()
-    for rows in groups[:: -(-len(groups) // _LINES)]:
-        x, y = rows[axis].to_numpy(), rows["conductance_us"].to_numpy()
-        axes.plot(x, y, ".-", lw=0.5, ms=2, alpha=0.5)
+    for run in shown:
+        axes.plot(run.rows[axis].to_numpy(), run.reads, ".-", lw=0.5, ms=2, alpha=0.5)
     if axis == "time_s":
         axes.set_xscale("symlog", linthresh=1.0)
-    shown = len(groups[:: -(-len(groups) // _LINES)])
-    axes.set_title(f"{shown} of {len(groups)} sequences", fontsize=9, loc="left")
+    axes.set_title(f"{len(shown)} of {len(runs)} sequences", fontsize=9, loc="left")
     axes.set(xlabel=label, ylabel="conductance [µS]")
     return figure
 

@@ -97,8 +97,10 @@ def load_results(folder: Path) -> Results:
                 f"{folder}: neither config.toml nor comparison.json is in it: "
                 "give a folder that mcatrain train or compare made"
             )
-        chips = _read_config(folder / "config.toml").get("chips")
-        return _load_chips(folder, chips) if chips else Results(folder, (load_run(folder),), None)
+        config = _read_config(folder / "config.toml")
+        if config.get("chips"):
+            return _load_chips(folder, config)
+        return Results(folder, (load_run(folder),), None)
     path = folder / "comparison.json"
     table = _object(_read_json(path), path)
     entries = table.get("entries")
@@ -112,19 +114,18 @@ def load_results(folder: Path) -> Results:
     return Results(folder, tuple(runs), table)
 
 
-def _load_chips(folder: Path, chips: int) -> Results:
+def _load_chips(folder: Path, config: dict[str, Any]) -> Results:
     """Read the chips that were begun, each under the device model that the training was given."""
-    begun = [folder / "chips" / str(chip) for chip in range(chips)]
+    begun = [folder / "chips" / str(chip) for chip in range(config["chips"])]
     runs = [load_run(path) for path in begun if (path / "config.toml").exists()]
     if not runs:
         raise InputError(f"{folder}: no chip was begun: train again with --resume")
-    config = _read_config(folder / "config.toml")
     model = _read_model(folder / "device.toml", config, finished=True)
     given = {"device_model": config["device_model"]}
     same = [replace(run, model=model, config=run.config | given) for run in runs]
     path = folder / "result.json"
     result = _object(_read_json(path), path) if path.exists() else {}
-    return Results(folder, tuple(same), result, chips)
+    return Results(folder, tuple(same), result, config["chips"])
 
 
 def load_run(folder: Path, entry: dict[str, Any] | None = None) -> Run:

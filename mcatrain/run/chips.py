@@ -41,11 +41,11 @@ def train_chips(config: TrainConfig, command: list[str]) -> dict[str, Any]:
         return read_result(done)
     assert config.chips
     posterior = config.load_device_model().posterior
-    draws = _draws(posterior, config) if posterior else None
-    begin_run(config)
-    side = max(1, math.isqrt(config.chips))
+    side = math.isqrt(config.chips)
     seeds = [config.seed + chip % side for chip in range(config.chips)]
     rows = [chip // side for chip in range(config.chips)]
+    draws = _draws(posterior, config, rows[-1] + 1) if posterior else None
+    begin_run(config)
     models = [config.device_model] * config.chips
     if posterior and draws:
         models = [_drawn(config, posterior, draws[row]) for row in rows]
@@ -65,10 +65,8 @@ def train_chips(config: TrainConfig, command: list[str]) -> dict[str, Any]:
     return body
 
 
-def _draws(posterior: PosteriorFile, config: TrainConfig) -> list[int]:
+def _draws(posterior: PosteriorFile, config: TrainConfig, rows: int) -> list[int]:
     """Return which draws of the posterior the rows of chips take, none twice."""
-    assert config.chips
-    rows = -(-config.chips // max(1, math.isqrt(config.chips)))
     if len(posterior) < rows:
         raise InputError(
             f"--chips {config.chips}: takes {rows} draws and {posterior.path} has "

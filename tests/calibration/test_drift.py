@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -119,20 +120,12 @@ def test_likelihood_is_a_dense_normal() -> None:
         assert found[at].item() == pytest.approx(float(expected), abs=1e-8)
 
 
-def test_draws_padding_and_chosen_devices() -> None:
+def test_draws_padding_and_chosen_devices(likelihood_of_draws: Callable[..., Tensor]) -> None:
     model = Drift()
     data = model.prepare(uneven())
     assert data.seen.sum(1).tolist() == [4, 3, 1]
     three = {name: v * torch.tensor([0.5, 1.0, 2.0]) for name, v in values().items()}
-    found = model.log_likelihood(three, data)
-    assert found.shape == (3, 2)
-    for k in range(3):
-        alone = model.log_likelihood({name: v[k] for name, v in three.items()}, data)
-        assert torch.allclose(found[k], alone, rtol=1e-12)
-    square = {name: v.expand(2, 3) for name, v in three.items()}
-    assert torch.allclose(model.log_likelihood(square, data), found.expand(2, 3, 2), rtol=1e-12)
-    swapped = data.take(torch.tensor([1, 0]))
-    assert torch.allclose(model.log_likelihood(three, swapped), found.flip(1), rtol=1e-12)
+    found = likelihood_of_draws(model, three, data)
     last = data.take(torch.tensor([1]))
     assert len(last) == 1
     bare = replace(last, reads=last.reads[:, :1], seen=last.seen[:, :1], time_s=last.time_s[:, :1])

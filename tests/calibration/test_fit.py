@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,19 +17,12 @@ from calibration.measurements import table
 from calibration.models import Drift, SetResponse
 from calibration.synthetic import measure
 
+pytestmark = pytest.mark.usefixtures("double")
+
 TRUTH = {
     "m1": -0.084, "c1": 0.88, "A1": 1.4, "a": 2.6, "m2": 0.091, "c2": 0.26, "A2": 2.15, "m3": 0.03,
     "c3": 0.13, "g_min": 0.1, "g_max": 12.0, "reset_mean": 0.1, "reset_std": 0.01,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    state = torch.get_rng_state()
-    yield
-    torch.set_rng_state(state)
-    torch.set_default_dtype(torch.float32)
 
 
 def data(devices: int, pulses: int, seed: int = 0) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -124,20 +125,14 @@ def test_likelihood_is_a_dense_normal(timed: bool) -> None:
 
 
 @pytest.mark.parametrize("timed", [False, True])
-def test_draws_padding_and_chosen_devices(timed: bool) -> None:
+def test_draws_padding_and_chosen_devices(
+    timed: bool, likelihood_of_draws: Callable[..., Tensor]
+) -> None:
     model = ReadNoise()
     data = model.prepare(uneven(timed))
     assert data.seen.sum(1).tolist() == [4, 3, 2]
     three = {name: v * torch.tensor([0.5, 1.0, 1.5]) for name, v in values().items()}
-    found = model.log_likelihood(three, data)
-    assert found.shape == (3, 2)
-    for k in range(3):
-        alone = model.log_likelihood({name: v[k] for name, v in three.items()}, data)
-        assert torch.allclose(found[k], alone, rtol=1e-12)
-    square = {name: v.expand(2, 3) for name, v in three.items()}
-    assert torch.allclose(model.log_likelihood(square, data), found.expand(2, 3, 2), rtol=1e-12)
-    swapped = data.take(torch.tensor([1, 0]))
-    assert torch.allclose(model.log_likelihood(three, swapped), found.flip(1), rtol=1e-12)
+    found = likelihood_of_draws(model, three, data)
     last = data.take(torch.tensor([1]))
     time_s = None if last.time_s is None else last.time_s[:, :2]
     bare = replace(last, reads=last.reads[:, :2], seen=last.seen[:, :2], time_s=time_s)

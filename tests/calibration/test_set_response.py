@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -22,17 +21,12 @@ from calibration.models.set_response import READ, SET, SetData, SetResponse
 from calibration.synthetic import measure
 from devicemodels.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("double")
+
 TRUTH = {
     "m1": -0.084, "c1": 0.88, "A1": 1.4, "a": 2.6, "m2": 0.091, "c2": 0.26, "A2": 2.15, "m3": 0.03,
     "c3": 0.13, "spread": 0.0, "g_min": 0.1, "g_max": 12.0, "reset_mean": 0.1, "reset_std": 0.01,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def values(**changes: float) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -22,19 +21,13 @@ from devicemodels.devices.step import StepArray, StepParameters
 from devicemodels.errors import InputError
 from devicemodels.state import Chance
 
+pytestmark = pytest.mark.usefixtures("torch_state")
+
 MEANS = {
     "step": 0.05, "up_down": 1.1, "cycle": 0.4, "read": 0.01, "step_spread": 0.2, "g_high": 30.0,
     "g_low": 10.0, "slope_up": 0.4, "slope_down": 0.7, "A_up": 0.3, "A_down": 0.2,
     "gamma_up": 1.1, "gamma_down": 0.8,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _state() -> Iterator[None]:
-    state = torch.get_rng_state()
-    yield
-    torch.set_rng_state(state)
-    torch.set_default_dtype(torch.float32)
 
 
 def lines(response: str, **changes: float) -> list[Line]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,13 +26,7 @@ from devicemodels.state import Chance
 from mcatrain.cli import main
 from tests.calibration.test_readers import real
 
-
-@pytest.fixture(autouse=True)
-def _state() -> Iterator[None]:
-    state = torch.get_rng_state()
-    yield
-    torch.set_rng_state(state)
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("torch_state")
 
 
 def published(window: tuple[float, float] = (10.0, 30.0), size: float = 1.0) -> UpdateTables:
