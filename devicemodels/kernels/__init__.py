@@ -53,11 +53,6 @@ def read_pairs(conductance_us: Tensor, *rest: Any) -> None:
     form(__name__, conductance_us).read_pairs(conductance_us, *rest)
 
 
-def aged_pairs(programmed_at_s: Tensor, youngest_at_s: float, oldest_at_s: float) -> Tensor:
-    """See `reference.aged_pairs`."""
-    return form(__name__, programmed_at_s).aged_pairs(programmed_at_s, youngest_at_s, oldest_at_s)
-
-
 def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
     """See `reference.high_pairs`."""
     return form(__name__, conductance_us).high_pairs(conductance_us, above_us)

@@ -57,6 +57,10 @@ def drifted(
     return conductance_us * torch.exp(-exponent * torch.log(age))
 
 
+#: Weights that are brought up to date together.
+DUE_BLOCK = 64
+
+
 def read_pairs(
     conductance_us: Tensor,
     programmed_at_s: Tensor,
@@ -65,34 +69,47 @@ def read_pairs(
     now_s: float,
     beta_us: float,
     parameters: PCMParameters,
+    tolerance: float,
     weight: Tensor,
     variance: Tensor | None,
+    due_s: Tensor,
 ) -> None:
-    """Write the read weight and its read-noise variance, of all pairs or of ``index``.
+    """Write the read weight and its read-noise variance, of ``index`` or of what is due.
 
-    The first three are (2n,): G+ of weight i at i, its G- at n + i. weight, variance: (n,)
-    float32, dimensionless; variance None when the devices read without noise.
+    The first three are (2n,): G+ of weight i at i, its G- at n + i. weight: (n,) float32,
+    variance: (n,) bfloat16 (rounded to 0.2 %), dimensionless; None when the devices read without
+    noise. due_s: (ceil(n / DUE_BLOCK),) float64, when a block of weights must be read again for
+    no conductance to be off by more than ``tolerance`` of itself. index None: the blocks with
+    due_s < now_s are read, and due again when their first device is; else the pairs ``index`` are
+    read, and their blocks are due no later than these ask for.
+
+    A factor (age / T0)^(-nu) changes by nu dt / age of itself, and not at all below T0.
     """
     n = weight.numel()
-    where = slice(None) if index is None else index
+    if index is None:
+        due = (due_s < now_s).repeat_interleave(DUE_BLOCK)[:n]
+        where = due.nonzero().squeeze(1)
+    else:
+        where = index
+    t0_s = parameters.t0_s
     g = []
+    stays_s = torch.full_like(where, float("inf"), dtype=torch.float64)
     for half in (slice(0, n), slice(n, 2 * n)):
         state, at_s, nu = (t[half][where] for t in (conductance_us, programmed_at_s, exponent))
-        g.append(drifted(state, at_s, nu, now_s, parameters.t0_s))
+        g.append(drifted(state, at_s, nu, now_s, t0_s))
+        age_s = now_s - at_s
+        stays_s = stays_s.minimum(
+            (t0_s - age_s).clamp(min=0) + tolerance * age_s.clamp(min=t0_s) / nu.clamp(min=1e-12)
+        )
     weight[where] = (g[0] - g[1]) / beta_us
     if variance is not None:
         m3, c3 = parameters.m3, parameters.c3
-        variance[where] = ((m3 * g[0] + c3) ** 2 + (m3 * g[1] + c3) ** 2) / beta_us**2
-
-
-def aged_pairs(programmed_at_s: Tensor, youngest_at_s: float, oldest_at_s: float) -> Tensor:
-    """Return the pairs with a device programmed in (oldest_at_s, youngest_at_s], ascending.
-
-    programmed_at_s: (2n,) float64 as in `read_pairs`. Returns int64 (m,).
-    """
-    inside = (programmed_at_s <= youngest_at_s) & (programmed_at_s > oldest_at_s)
-    n = programmed_at_s.numel() // 2
-    return (inside[:n] | inside[n:]).nonzero().squeeze(1)
+        spread = ((m3 * g[0] + c3) ** 2 + (m3 * g[1] + c3) ** 2) / beta_us**2
+        variance[where] = spread.to(variance.dtype)
+    block = where // DUE_BLOCK
+    if index is None:
+        due_s[due_s < now_s] = float("inf")
+    due_s.scatter_reduce_(0, block, now_s + stays_s, "amin")
 
 
 def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:

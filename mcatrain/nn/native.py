@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from mcatrain.kernels.reference import noise_type
 from mcatrain.nn.patches import Geometry
 from mcatrain.tile import Tile
 
@@ -35,9 +36,11 @@ class NativeConvolution(torch.autograd.Function):
         y = conv2d(image, weight, bias, g.stride, 0, g.dilation)
         variance = tile.synapse.read_variance(now_s)
         if variance is not None:
+            variance = variance.to(noise_type(variance))
             spread, bias_spread = _kernel(variance, g, ctx.channels)
-            squares = conv2d(image.square(), spread, bias_spread, g.stride, 0, g.dilation)
-            y = y.addcmul_(_normal_like(tile, y), squares.sqrt_())
+            squares = image.square().to(variance.dtype)
+            noise = conv2d(squares, spread, bias_spread, g.stride, 0, g.dilation)
+            y = y.addcmul_(_normal_like(tile, y), noise.float().sqrt_())
         ctx.save_for_backward(image)
         return y
 
@@ -53,9 +56,12 @@ class NativeConvolution(torch.autograd.Function):
         if dx is not None:
             variance = tile.synapse.read_variance(tile.now_s)
             if variance is not None:
+                variance = variance.to(noise_type(variance))
                 spread, _ = _kernel(variance, g, ctx.channels)
-                squares, _, _ = _transposed(d.square(), image, spread, g, [True, False, False])
-                dx = dx.addcmul_(_normal_like(tile, dx), squares.clamp_(min=0).sqrt_())
+                squares = d.square().to(variance.dtype)
+                image = image.to(variance.dtype)  # says the shape; its values do not matter
+                noise, _, _ = _transposed(squares, image, spread, g, [True, False, False])
+                dx = dx.addcmul_(_normal_like(tile, dx), noise.float().clamp_(min=0).sqrt_())
         if dw is None:
             return dx, None, None, None
         tile.examples += len(image)

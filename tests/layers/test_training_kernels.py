@@ -49,7 +49,8 @@ def test_convert(
     for repeat in range(repeats):
         x = torch.randn(batch, 30) * (torch.rand(batch, 30) < 0.6)
         x[-1] *= repeat % 2  # noise management meets a vector of zeros
-        w, s = 3 * torch.randn(17, 30), torch.rand(17, 30) * 0.01 if noisy else None
+        w = 3 * torch.randn(17, 30)
+        s = (torch.rand(17, 30) * 0.01).bfloat16() if noisy else None
         if transposed:
             w, s = w.T.contiguous().T, None if s is None else s.T.contiguous().T
         dither = torch.rand(batch, 30) if c.input_rounding == "stochastic" else None

@@ -9,23 +9,37 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from devicemodels.kernels.cpu.vectors import FAST, LEAST, exp_parts, log_of, split
+from devicemodels.kernels.cpu.vectors import FAST, LEAST, exp_parts, log_of, split, to_bfloat16
+from devicemodels.kernels.reference import DUE_BLOCK
 
 if TYPE_CHECKING:
     from devicemodels.devices.pcm import PCMParameters
 
 
-#: Devices between passes: what one pass leaves for the next stays in the first cache.
+#: Weights between passes: what one pass leaves for the next stays in the first cache.
 _BLOCK = 1024
+#: No time left can be longer [T0]; no exponent that matters is smaller.
+_FAR, _FLAT = np.float32(1e30), np.float32(1e-12)
+_ONE, _ZERO = np.float32(1.0), np.float32(0.0)
 
 
 @njit(cache=True, fastmath=FAST)
-def _drift_factors(at: Any, nu: Any, now: float, t0: float, scratch: Any, out: Any) -> None:
-    """out = max(age / T0, 1)^(-nu), to 1e-7 of itself; float32, but the time."""
+def _drift_factors(
+    at: Any, nu: Any, now: float, t0: float, tolerance: Any, scratch: Any, left: Any, out: Any
+) -> None:
+    """out = max(age / T0, 1)^(-nu), to 1e-7 of itself; float32, but the time.
+
+    left: lowered to how long [T0] the factor stays within the tolerance.
+    """
     n = at.size
     rate = 1.0 / t0
     for i in range(n):
-        scratch[i] = np.float32(max((now - at[i]) * rate, 1.0))
+        scratch[i] = np.float32((now - at[i]) * rate)
+    for i in range(n):
+        age = scratch[i]
+        scratch[i] = max(age, _ONE)
+        stays = max(_ONE - age, _ZERO) + tolerance * scratch[i] / max(nu[i], _FLAT)
+        left[i] = min(left[i], stays)
     bits = scratch.view(np.int32)
     split(bits, out.view(np.int32), bits)
     for i in range(n):
@@ -38,11 +52,14 @@ def _drift_factors(at: Any, nu: Any, now: float, t0: float, scratch: Any, out: A
 # Where the array is contiguous, blocks are read in place; else gathered into a block of their own.
 @njit(cache=True)
 def _read_block(
-    g: Any, at: Any, nu: Any, shift: int, n: int, now: float, t0: float, scratch: Any, out: Any
-) -> None:
+    g: Any, at: Any, nu: Any, shift: int, n: int, now: float, t0: float, tolerance: Any,
+    scratch: Any, left: Any, out: Any,
+) -> None:  # fmt: skip
     """out = the drifted conductances of the devices from ``shift`` on."""
     end = shift + n
-    _drift_factors(at[shift:end], nu[shift:end], now, t0, scratch[:n], out[:n])
+    _drift_factors(
+        at[shift:end], nu[shift:end], now, t0, tolerance, scratch[:n], left[:n], out[:n]
+    )
     part = g[shift:end]
     for k in range(n):
         out[k] *= part[k]
@@ -55,25 +72,49 @@ def _weigh(plus: Any, minus: Any, over: Any, m3: Any, c3: Any, weight: Any, vari
         weight[k] = (plus[k] - minus[k]) * over
     for k in range(variance.size):
         p, m = m3 * plus[k] + c3, m3 * minus[k] + c3
-        variance[k] = (p * p + m * m) * (over * over)
+        variance[k] = to_bfloat16((p * p + m * m) * (over * over))
+
+
+@njit(cache=True, fastmath=FAST)
+def _least(values: Any) -> Any:
+    """Return the least of the values, which are overwritten: halves in vectors, not one by one."""
+    n = values.size
+    while n > 1:
+        half = (n + 1) // 2
+        for k in range(n - half):
+            values[k] = min(values[k], values[k + half])
+        n = half
+    return values[0]
 
 
 @njit(cache=True)
-def _read_all(
-    g: Any, at: Any, nu: Any, now: float, t0: float, over: Any, m3: Any, c3: Any, weight: Any,
-    variance: Any,
+def _read_due(
+    g: Any, at: Any, nu: Any, now: float, t0: float, tolerance: Any, over: Any, m3: Any, c3: Any,
+    weight: Any, variance: Any, due: Any,
 ) -> None:  # fmt: skip
     size = weight.size
-    scratch = np.empty(_BLOCK, np.float32)
+    scratch, left = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     plus, minus = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    for start in range(0, size, _BLOCK):
-        n = min(_BLOCK, size - start)
-        _read_block(g, at, nu, start, n, now, t0, scratch, plus)
-        _read_block(g, at, nu, size + start, n, now, t0, scratch, minus)
+    block = 0
+    while block < due.size:
+        first = block
+        while block < due.size and due[block] < now and (block - first) * DUE_BLOCK < _BLOCK:
+            block += 1
+        if block == first:
+            block += 1
+            continue
+        start = first * DUE_BLOCK
+        n = min(block * DUE_BLOCK, size) - start
+        left[:n] = _FAR
+        _read_block(g, at, nu, start, n, now, t0, tolerance, scratch, left, plus)
+        _read_block(g, at, nu, size + start, n, now, t0, tolerance, scratch, left, minus)
         _weigh(
             plus, minus, over, m3, c3, weight[start : start + n],
             variance[start : start + n] if variance.size else variance,
         )  # fmt: skip
+        for b in range(first, block):
+            k = b * DUE_BLOCK - start
+            due[b] = now + t0 * np.float64(_least(left[k : min(k + DUE_BLOCK, n)]))
 
 
 @njit(cache=True)
@@ -87,30 +128,33 @@ def _gather(
 
 @njit(cache=True)
 def _read_some(
-    g: Any, at: Any, nu: Any, index: Any, now: float, t0: float, over: Any, m3: Any, c3: Any,
-    weight: Any, variance: Any,
+    g: Any, at: Any, nu: Any, index: Any, now: float, t0: float, tolerance: Any, over: Any,
+    m3: Any, c3: Any, weight: Any, variance: Any, due: Any,
 ) -> None:  # fmt: skip
     size, block = weight.size, min(_BLOCK, max(index.size, 1))
-    scratch = np.empty(block, np.float32)
+    scratch, left = np.empty(block, np.float32), np.empty(block, np.float32)
     plus, minus = np.empty(block, np.float32), np.empty(block, np.float32)
     held_g, held_at, held_nu = np.empty_like(plus), np.empty(block), np.empty_like(plus)
-    read, spread = np.empty_like(plus), np.empty_like(plus)
+    read, spread = np.empty_like(plus), np.empty(block, np.int16)
     for start in range(0, index.size, block):
         part = index[start : start + block]
         n = part.size
+        left[:n] = _FAR
         _gather(g, at, nu, part, 0, held_g, held_at, held_nu)
-        _read_block(held_g, held_at, held_nu, 0, n, now, t0, scratch, plus)
+        _read_block(held_g, held_at, held_nu, 0, n, now, t0, tolerance, scratch, left, plus)
         _gather(g, at, nu, part, size, held_g, held_at, held_nu)
-        _read_block(held_g, held_at, held_nu, 0, n, now, t0, scratch, minus)
+        _read_block(held_g, held_at, held_nu, 0, n, now, t0, tolerance, scratch, left, minus)
         _weigh(plus, minus, over, m3, c3, read[:n], spread[: n if variance.size else 0])
         for k in range(n):
             weight[part[k]] = read[k]
+            b = part[k] // DUE_BLOCK
+            due[b] = min(due[b], now + t0 * np.float64(left[k]))
         if variance.size:
             for k in range(n):
                 variance[part[k]] = spread[k]
 
 
-_NOTHING = np.empty(0, dtype=np.float32)
+_NOTHING = np.empty(0, dtype=np.int16)
 
 
 def read_pairs(
@@ -121,34 +165,20 @@ def read_pairs(
     now_s: float,
     beta_us: float,
     parameters: PCMParameters,
+    tolerance: float,
     weight: Tensor,
     variance: Tensor | None,
+    due_s: Tensor,
 ) -> None:
     devices = conductance_us.numpy(), programmed_at_s.numpy(), exponent.numpy()
     p = parameters
-    numbers = np.float32(1 / beta_us), np.float32(p.m3), np.float32(p.c3)
-    read = weight.numpy(), _NOTHING if variance is None else variance.numpy()
+    numbers = (float(v) for v in (tolerance, 1 / beta_us, p.m3, p.c3))
+    spread = _NOTHING if variance is None else variance.view(torch.int16).numpy()
+    rest = now_s, p.t0_s, *map(np.float32, numbers), weight.numpy(), spread, due_s.numpy()
     if index is None:
-        _read_all(*devices, now_s, p.t0_s, *numbers, *read)
+        _read_due(*devices, *rest)
     else:
-        _read_some(*devices, index.numpy(), now_s, p.t0_s, *numbers, *read)
-
-
-@njit(cache=True)
-def _aged_pairs(at: Any, youngest: float, oldest: float, index: Any) -> int:
-    n, found = at.size // 2, 0
-    plus, minus = at[:n], at[n:]
-    for i in range(n):
-        if oldest < plus[i] <= youngest or oldest < minus[i] <= youngest:
-            index[found] = i
-            found += 1
-    return found
-
-
-def aged_pairs(programmed_at_s: Tensor, youngest_at_s: float, oldest_at_s: float) -> Tensor:
-    index = torch.empty(programmed_at_s.numel() // 2, dtype=torch.int64)
-    found = _aged_pairs(programmed_at_s.numpy(), youngest_at_s, oldest_at_s, index.numpy())
-    return index[:found]
+        _read_some(*devices, index.numpy(), *rest)
 
 
 @njit(cache=True)

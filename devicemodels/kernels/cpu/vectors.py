@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 #: For loops of these: no infinities, no zeros with signs; sums are not reordered.
 FAST = {"contract", "nsz", "nnan", "ninf", "arcp"}
@@ -32,6 +33,35 @@ _C0, _C1, _C2 = (np.float32(v) for v in (2.4433157118e-5, -1.3887316255e-3, 4.16
 _MANTISSA, _BIAS, _ROOT_HALF = np.int32(23), np.int32(127), np.int32(0x3F3504F3)
 _ONE, _HALF = np.float32(1.0), np.float32(0.5)
 LEAST = np.float32(-87.0)
+
+
+def _bitcast(to: Any) -> Any:
+    """Return the code that takes the bits of a number for those of another type."""
+    return lambda context, builder, _, args: builder.bitcast(args[0], context.get_value_type(to))
+
+
+@intrinsic
+def _bits_of(_: Any, value: Any) -> Any:
+    return types.int32(types.float32), _bitcast(types.int32)
+
+
+@intrinsic
+def _float_of(_: Any, bits: Any) -> Any:
+    return types.float32(types.int32), _bitcast(types.float32)
+
+
+@njit(cache=True, inline="always")
+def to_bfloat16(value: Any) -> Any:
+    """Round a finite float32 to the nearest bfloat16; return its bits, int16."""
+    bits = _bits_of(value)
+    half = np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))
+    return np.int16((bits + half) >> np.int32(16))
+
+
+@njit(cache=True, inline="always")
+def from_bfloat16(bits: Any) -> Any:
+    """Return the float32 of the bits (int16) of a bfloat16."""
+    return _float_of(np.int32(bits) << np.int32(16))
 
 
 @njit(cache=True)
