@@ -58,6 +58,11 @@ def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
     return form(__name__, conductance_us).high_pairs(conductance_us, above_us)
 
 
+def saturated_pairs(conductance_us: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """See `reference.saturated_pairs`."""
+    return form(__name__, conductance_us).saturated_pairs(conductance_us, *rest)
+
+
 def step_pulses(state: Tensor, *rest: Any) -> None:
     """See `reference.step_pulses`."""
     form(__name__, state).step_pulses(state, *rest)

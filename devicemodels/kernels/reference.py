@@ -122,6 +122,34 @@ def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
     return high.nonzero().squeeze(1)
 
 
+def saturated_pairs(
+    conductance_us: Tensor,
+    programmed_at_s: Tensor,
+    exponent: Tensor,
+    index: Tensor,
+    now_s: float,
+    parameters: PCMParameters,
+    above_us: float,
+    below_us: float,
+    normals: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Read the pairs ``index`` once and return those to refresh, ascending as index is.
+
+    normals: (2, m), of the reads of G+ and of G-; None reads without noise. A pair is due where a
+    read lies above ``above_us`` and the two less than ``below_us`` apart. Returns their index (k,)
+    and the read difference (k,) [µS], float64.
+    """
+    n, p = conductance_us.numel() // 2, parameters
+    reads = []
+    for half, where in enumerate((index, index + n)):
+        state, at_s, nu = (t[where] for t in (conductance_us, programmed_at_s, exponent))
+        g = drifted(state, at_s, nu, now_s, p.t0_s)
+        reads.append(g if normals is None else g + (p.m3 * g + p.c3) * normals[half])
+    difference = (reads[0] - reads[1]).double()
+    worn = (torch.maximum(*reads) > above_us) & (difference.abs() < below_us)
+    return index[worn], difference[worn]
+
+
 def step_pulses(
     state: Tensor,
     step_up: Tensor,

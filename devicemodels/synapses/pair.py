@@ -46,7 +46,7 @@ class DifferentialPair(Synapse):
     A positive event pulses G+, a negative one G-: PCM conductance only grows gradually. The
     weights are read from a cache that is exact for every pair just pulsed; drift of the others
     is brought up to date before a conductance is off by more than ``drift_tolerance`` of itself
-    (0: at every read). The factor of a device of age t >= T0 changes by nu dt / t of itself, so
+    (0: at every read; a tenth of the slope of the read noise is the default). The factor of a device of age t >= T0 changes by nu dt / t of itself, so
     that old devices need it rarely: each block of weights has a time at which it is due.
 
     weight: (out in,) float32. variance: of a read of each, bfloat16. due_s: of each block, float64.
@@ -63,7 +63,7 @@ class DifferentialPair(Synapse):
         device: PCMParameters,
         pair: PairParameters,
         chance: Chance,
-        drift_tolerance: float = 1e-3,
+        drift_tolerance: float = 3e-3,
     ) -> None:
         super().__init__(shape, chance)
         if not 0 <= drift_tolerance < 1:
@@ -165,10 +165,9 @@ class DifferentialPair(Synapse):
         Both decisions and the difference come from one noisy read. The number of SET pulses is
         the one whose mean response comes nearest, without verify.
         """
-        worn = self._saturated(now_s)
-        if not len(worn):
+        index, difference = self._saturated(now_s)
+        if not len(index):
             return 0
-        index, difference = worn[:, 0].long(), worn[:, 1]
         levels = self.devices.physics.mean_set_response(int(self.pair.refresh_pulses))
         rise = torch.tensor(levels, dtype=torch.float64, device=difference.device) - levels[0]
         count = (difference.abs().unsqueeze(1) - rise).abs().argmin(1)
@@ -181,20 +180,25 @@ class DifferentialPair(Synapse):
         self._read(now_s, index)
         return len(index)
 
-    def _saturated(self, now_s: float) -> Tensor:
-        """Return (pairs, 2) float64: index and read difference [µS] of the pairs to refresh."""
+    def _saturated(self, now_s: float) -> tuple[Tensor, Tensor]:
+        """Return the pairs to refresh: index (n,), and read difference (n,) [µS], float64."""
         p, d = self.devices.physics, self.devices
         # From here on a read, g + (m3 g + c3) z, can reach the threshold.
         least = (self.pair.refresh_above - _CERTAIN * p.c3) / (1 + _CERTAIN * p.m3)
         # Drift only lowers G, so undrifted values select every pair that could read as saturated.
         index = kernels.high_pairs(d.conductance_us, least)
-        if not len(index):
-            return torch.empty(0, 2, dtype=torch.float64, device=index.device)
-        plus, minus = d.read(now_s, index), d.read(now_s, index + self.size)
-        difference = (plus - minus).double()
-        worn = torch.maximum(plus, minus) > self.pair.refresh_above
-        worn &= difference.abs() < self.pair.refresh_below
-        return torch.stack([index[worn].double(), difference[worn]], dim=1)
+        normals = self.chance.normal(2, len(index)) if len(index) and p.reads_noisily else None
+        return kernels.saturated_pairs(
+            d.conductance_us,
+            d.programmed_at_s,
+            d.exponent,
+            index,
+            now_s,
+            p,
+            self.pair.refresh_above,
+            self.pair.refresh_below,
+            normals,
+        )
 
     def saturated(self, now_s: float) -> tuple[int, int]:
         g = self.conductances(now_s)

@@ -41,9 +41,9 @@ def convert(
     scale = x.new_full((len(x), 1), divisor)
     if c.noise_management:
         scale = scale * x.abs().amax(dim=1, keepdim=True)
-    x = x / torch.where(scale > 0, scale, 1.0)
+    x = x * (1 / torch.where(scale > 0, scale, 1.0))
     if levels := c.input_levels:
-        x = _round(x.clamp(-1, 1) * levels, dither).clamp(-levels, levels) / levels
+        x = _round(x.clamp(-1, 1) * levels, dither).clamp(-levels, levels) * (1 / levels)
     y = linear(x, weights)
     if normals is not None:
         if variance is None:
@@ -55,7 +55,7 @@ def convert(
     y = y.clamp(-c.output_bound, c.output_bound)
     if levels := c.output_levels:
         step = c.output_bound / levels
-        y = _round(y / step, output_dither).clamp(-levels, levels) * step
+        y = _round(y * (1 / step), output_dither).clamp(-levels, levels) * step
     return y * scale, clipped if len(clipped) else None
 
 

@@ -111,13 +111,14 @@ def test_read_pairs(now_s: float, part: bool, noisy: bool) -> None:
     left = both(kernels.read_pairs, *arguments)
     assert_same(left, scale=12 / 8.02)
     later, written = left[0][-1], left[0][3 + part] != 9.0
-    assert (later >= now_s).all()
     if part:
         assert torch.equal(written.nonzero().squeeze(1), index.sort().values)
-        assert (later[index // DUE_BLOCK] <= now_s + 1e9).all()
+        assert (later <= due).all()
+        assert (later[1::3] < due[1::3]).any()
     else:
         read = (due < now_s).repeat_interleave(DUE_BLOCK)[:SIZE]
         assert torch.equal(written, read)
+        assert (later > now_s).all()
         assert torch.equal(later[due >= now_s], due[due >= now_s])
     assert torch.equal(left[0][4 + part] != 9.0, written) or not noisy
 
@@ -163,6 +164,31 @@ def test_high_pairs() -> None:
             assert kernels.high_pairs(many[:0], 4.0).tolist() == []
             expected = (many.view(2, -1) > 0.999).any(0).nonzero().squeeze(1)
             assert torch.equal(kernels.high_pairs(many, 0.999), expected)
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_saturated_pairs(noisy: bool) -> None:
+    """Reads of drifted pairs around the threshold, in both forms; a few are due and most not."""
+    device = load("nandakumar2018").device
+    assert isinstance(device, PCMParameters)
+    g = generator(6)
+    conductance = 4 + 6 * torch.rand(2 * SIZE, generator=g)
+    at = 505 * torch.rand(2 * SIZE, dtype=torch.float64, generator=g)
+    exponent = 0.04 + 0.01 * torch.randn(2 * SIZE, generator=g)
+    index = torch.arange(0, SIZE, 2)
+    normals = torch.randn(2, len(index), generator=g) if noisy else None
+    arguments = (conductance, at, exponent, index, 500.0, device, 8.0, 2.0, normals)
+    found = []
+    for form in ("reference", "cpu"):
+        with kernels.use(form):
+            found.append(kernels.saturated_pairs(*arguments))
+            nothing = conductance, at, exponent, index[:0], *arguments[4:8], None
+            assert [len(t) for t in kernels.saturated_pairs(*nothing)] == [0, 0]
+    for expected, got in zip(*found, strict=True):
+        assert expected.dtype == got.dtype
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+    assert 0.1 * len(index) < len(found[0][0]) < 0.4 * len(index)
+    assert (found[0][1].abs() < 2).all()
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.3])

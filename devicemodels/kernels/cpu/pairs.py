@@ -213,3 +213,58 @@ def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
     if len(index):
         _take_high(g, above, hits, index.numpy())
     return index
+
+
+@njit(cache=True)
+def _saturated(
+    g: Any, at: Any, nu: Any, index: Any, now: float, t0: float, m3: Any, c3: Any, z: Any,
+    above: Any, below: float, found: Any, difference: Any,
+) -> int:  # fmt: skip
+    size, block = g.size // 2, min(_BLOCK, max(index.size, 1))
+    scratch, left = np.empty(block, np.float32), np.full(block, _FAR)
+    plus, minus = np.empty(block, np.float32), np.empty(block, np.float32)
+    held_g, held_at, held_nu = np.empty_like(plus), np.empty(block), np.empty_like(plus)
+    total = 0
+    for start in range(0, index.size, block):
+        part = index[start : start + block]
+        n = part.size
+        for half, out in enumerate((plus, minus)):
+            _gather(g, at, nu, part, half * size, held_g, held_at, held_nu)
+            _read_block(held_g, held_at, held_nu, 0, n, now, t0, _ZERO, scratch, left, out)
+            if z.size:
+                for k in range(n):
+                    out[k] += (m3 * out[k] + c3) * z[half, start + k]
+        for k in range(n):
+            apart = np.float64(plus[k] - minus[k])
+            if max(plus[k], minus[k]) > above and abs(apart) < below:
+                found[total], difference[total] = part[k], apart
+                total += 1
+    return total
+
+
+_NO_NORMALS = np.empty((2, 0), dtype=np.float32)
+
+
+def saturated_pairs(
+    conductance_us: Tensor,
+    programmed_at_s: Tensor,
+    exponent: Tensor,
+    index: Tensor,
+    now_s: float,
+    parameters: PCMParameters,
+    above_us: float,
+    below_us: float,
+    normals: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    found = torch.empty(index.numel(), dtype=torch.int64)
+    difference = torch.empty(index.numel(), dtype=torch.float64)
+    if not index.numel():
+        return found, difference
+    p = parameters
+    total = _saturated(
+        conductance_us.numpy(), programmed_at_s.numpy(), exponent.numpy(), index.numpy(), now_s,
+        p.t0_s, np.float32(p.m3), np.float32(p.c3),
+        _NO_NORMALS if normals is None else normals.numpy(), np.float32(above_us), below_us,
+        found.numpy(), difference.numpy(),
+    )  # fmt: skip
+    return found[:total], difference[:total]
