@@ -46,7 +46,7 @@ class Synapse(StateModule):
     def read_variance(self, now_s: float) -> Tensor | None:
         """Return the variance of one noisy read of each weight, (out, in); None if noise-free.
 
-        bfloat16: rounded to 0.2 %, and cheap to multiply.
+        bfloat16: rounded by at most 0.4 %, and cheap to multiply.
         """
 
     @abstractmethod

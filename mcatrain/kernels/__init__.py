@@ -14,6 +14,16 @@ def convert(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
     return form(__name__, x).convert(x, *rest)
 
 
+def patches(images: Tensor, *rest: Any) -> None:
+    """See `windows.patches`."""
+    form(__name__, images).patches(images, *rest)
+
+
+def add_patches(rows: Tensor, *rest: Any) -> None:
+    """See `windows.add_patches`."""
+    form(__name__, rows).add_patches(rows, *rest)
+
+
 def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """See `reference.spend`."""
     return form(__name__, chi).spend(chi, epsilon)

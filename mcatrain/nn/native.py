@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from mcatrain.kernels.reference import noise_type
-from mcatrain.nn.patches import Geometry
+from mcatrain.kernels.windows import Geometry
 from mcatrain.tile import Tile
 
 
@@ -50,27 +50,34 @@ class NativeConvolution(torch.autograd.Function):
         tile: Tile = ctx.tile
         g: Geometry = ctx.geometry
         d = grads[0].contiguous(memory_format=torch.channels_last)
-        weight, bias = _kernel(tile.synapse.weights(tile.now_s), g, ctx.channels)
-        wanted = [ctx.needs_input_grad[0], tile.chi.requires_grad, False]
-        dx, dw, _ = _transposed(d, image, weight, g, wanted)
-        if dx is not None:
+        dx = gradient = None
+        if ctx.needs_input_grad[0]:
+            weight, _ = _kernel(tile.synapse.weights(tile.now_s), g, ctx.channels)
+            dx, _, _ = _transposed(d, image, weight, g, [True, False, False])
             variance = tile.synapse.read_variance(tile.now_s)
             if variance is not None:
                 variance = variance.to(noise_type(variance))
                 spread, _ = _kernel(variance, g, ctx.channels)
                 squares = d.square().to(variance.dtype)
-                image = image.to(variance.dtype)  # says the shape; its values do not matter
-                noise, _, _ = _transposed(squares, image, spread, g, [True, False, False])
+                like = image.to(variance.dtype)  # says the shape; its values do not matter
+                noise, _, _ = _transposed(squares, like, spread, g, [True, False, False])
                 dx = dx.addcmul_(_normal_like(tile, dx), noise.float().clamp_(min=0).sqrt_())
-        if dw is None:
-            return dx, None, None, None
-        tile.examples += len(image)
-        gradient = torch.empty_like(tile.chi)
-        fan_in = dw[0].numel()
-        gradient[:, :fan_in] = dw.permute(0, 2, 3, 1).reshape(len(dw), fan_in)
-        if bias is not None:
-            gradient[:, fan_in] = d.sum((0, 2, 3))
+        if tile.chi.requires_grad:
+            tile.examples += len(image)
+            gradient = weight_gradient(tile, image, d, g)
         return dx, gradient, None, None
+
+
+def weight_gradient(tile: Tile, image: Tensor, d: Tensor, g: Geometry) -> Tensor:
+    """Return the gradient (out, in) of a tile's weights: d (n, out, oh, ow), channels last."""
+    like, bias = _kernel(tile.chi, g, image.shape[1])  # says the shape
+    _, dw, _ = _transposed(d, image, like, g, [False, True, False])
+    gradient = torch.empty_like(tile.chi)
+    fan_in = dw[0].numel()
+    gradient[:, :fan_in] = dw.permute(0, 2, 3, 1).reshape(len(dw), fan_in)
+    if bias is not None:
+        gradient[:, fan_in] = d.sum((0, 2, 3))
+    return gradient
 
 
 def _kernel(rows: Tensor, g: Geometry, channels: int) -> tuple[Tensor, Tensor | None]:

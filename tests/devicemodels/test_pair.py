@@ -157,7 +157,7 @@ def test_cached_weights_stay_within_the_drift_tolerance(tolerance: float) -> Non
         variance, true = cached.read_variance(now_s), exact.read_variance(now_s)
         assert variance is not None
         assert true is not None
-        rounding = 1.01 * 2.0**-8  # of both, each to the nearest bfloat16
+        rounding = 1.01 * 2.0**-7  # each to the nearest bfloat16: neighbours at most
         assert (variance.float() / true.float() - 1).abs().max() <= 2 * tolerance + rounding, now_s
     assert torch.equal(cached.devices.conductance_us, exact.devices.conductance_us)
 

@@ -9,7 +9,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from devicemodels.kernels.cpu.vectors import FAST, LEAST, exp_parts, log_of, split, to_bfloat16
+from devicemodels.kernels.cpu.vectors import FAST, LEAST, exp, log, to_bfloat16
 from devicemodels.kernels.reference import DUE_BLOCK
 
 if TYPE_CHECKING:
@@ -24,45 +24,22 @@ _ONE, _ZERO = np.float32(1.0), np.float32(0.0)
 
 
 @njit(cache=True, fastmath=FAST)
-def _drift_factors(
-    at: Any, nu: Any, now: float, t0: float, tolerance: Any, scratch: Any, left: Any, out: Any
+def _drifted(
+    g: Any, at: Any, nu: Any, now: float, t0: float, tolerance: Any, left: Any, out: Any
 ) -> None:
-    """out = max(age / T0, 1)^(-nu), to 1e-7 of itself; float32, but the time.
+    """out = g max(age / T0, 1)^(-nu), the factor to 1e-7 of itself; float32, but the time.
 
     left: lowered to how long [T0] the factor stays within the tolerance.
     """
-    n = at.size
+    n = out.size
     rate = 1.0 / t0
+    for i in range(n):  # apart: half as many float64 fit into a vector
+        out[i] = np.float32((now - at[i]) * rate)
     for i in range(n):
-        scratch[i] = np.float32((now - at[i]) * rate)
-    for i in range(n):
-        age = scratch[i]
-        scratch[i] = max(age, _ONE)
-        stays = max(_ONE - age, _ZERO) + tolerance * scratch[i] / max(nu[i], _FLAT)
+        age = max(out[i], _ONE)
+        stays = max(_ONE - out[i], _ZERO) + tolerance * age / max(nu[i], _FLAT)
         left[i] = min(left[i], stays)
-    bits = scratch.view(np.int32)
-    split(bits, out.view(np.int32), bits)
-    for i in range(n):
-        y = max(-nu[i] * log_of(out[i], bits[i]), LEAST)
-        out[i], bits[i] = exp_parts(y)
-    for i in range(n):
-        out[i] *= scratch[i]
-
-
-# Where the array is contiguous, blocks are read in place; else gathered into a block of their own.
-@njit(cache=True)
-def _read_block(
-    g: Any, at: Any, nu: Any, shift: int, n: int, now: float, t0: float, tolerance: Any,
-    scratch: Any, left: Any, out: Any,
-) -> None:  # fmt: skip
-    """out = the drifted conductances of the devices from ``shift`` on."""
-    end = shift + n
-    _drift_factors(
-        at[shift:end], nu[shift:end], now, t0, tolerance, scratch[:n], left[:n], out[:n]
-    )
-    part = g[shift:end]
-    for k in range(n):
-        out[k] *= part[k]
+        out[i] = g[i] * exp(max(-nu[i] * log(age), LEAST))
 
 
 @njit(cache=True)
@@ -93,7 +70,7 @@ def _read_due(
     weight: Any, variance: Any, due: Any,
 ) -> None:  # fmt: skip
     size = weight.size
-    scratch, left = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
+    left = np.empty(_BLOCK, np.float32)
     plus, minus = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     block = 0
     while block < due.size:
@@ -104,26 +81,34 @@ def _read_due(
             block += 1
             continue
         start = first * DUE_BLOCK
-        n = min(block * DUE_BLOCK, size) - start
+        end = min(block * DUE_BLOCK, size)
+        n = end - start
         left[:n] = _FAR
-        _read_block(g, at, nu, start, n, now, t0, tolerance, scratch, left, plus)
-        _read_block(g, at, nu, size + start, n, now, t0, tolerance, scratch, left, minus)
+        for shift, out in ((0, plus), (size, minus)):
+            a, b = start + shift, end + shift
+            _drifted(g[a:b], at[a:b], nu[a:b], now, t0, tolerance, left[:n], out[:n])
         _weigh(
             plus, minus, over, m3, c3, weight[start : start + n],
             variance[start : start + n] if variance.size else variance,
         )  # fmt: skip
-        for b in range(first, block):
-            k = b * DUE_BLOCK - start
-            due[b] = now + t0 * np.float64(_least(left[k : min(k + DUE_BLOCK, n)]))
+        for done in range(first, block):
+            k = done * DUE_BLOCK - start
+            due[done] = now + t0 * np.float64(_least(left[k : min(k + DUE_BLOCK, n)]))
 
 
 @njit(cache=True)
-def _gather(
-    g: Any, at: Any, nu: Any, index: Any, shift: int, to_g: Any, to_at: Any, to_nu: Any
-) -> None:
-    for k in range(index.size):
-        i = shift + index[k]
-        to_g[k], to_at[k], to_nu[k] = g[i], at[i], nu[i]
+def _read_index(
+    g: Any, at: Any, nu: Any, index: Any, now: float, t0: float, tolerance: Any, left: Any,
+    plus: Any, minus: Any,
+) -> None:  # fmt: skip
+    """Write the drifted conductances of the pairs ``index``, gathered side by side."""
+    n, size = index.size, g.size // 2
+    held_g, held_at, held_nu = np.empty(n, np.float32), np.empty(n), np.empty(n, np.float32)
+    for shift, out in ((0, plus), (size, minus)):
+        for k in range(n):
+            i = shift + index[k]
+            held_g[k], held_at[k], held_nu[k] = g[i], at[i], nu[i]
+        _drifted(held_g, held_at, held_nu, now, t0, tolerance, left, out)
 
 
 @njit(cache=True)
@@ -131,19 +116,15 @@ def _read_some(
     g: Any, at: Any, nu: Any, index: Any, now: float, t0: float, tolerance: Any, over: Any,
     m3: Any, c3: Any, weight: Any, variance: Any, due: Any,
 ) -> None:  # fmt: skip
-    size, block = weight.size, min(_BLOCK, max(index.size, 1))
-    scratch, left = np.empty(block, np.float32), np.empty(block, np.float32)
+    block = min(_BLOCK, max(index.size, 1))
     plus, minus = np.empty(block, np.float32), np.empty(block, np.float32)
-    held_g, held_at, held_nu = np.empty_like(plus), np.empty(block), np.empty_like(plus)
-    read, spread = np.empty_like(plus), np.empty(block, np.int16)
+    left, read = np.empty(block, np.float32), np.empty(block, np.float32)
+    spread = np.empty(block, np.int16)
     for start in range(0, index.size, block):
         part = index[start : start + block]
         n = part.size
         left[:n] = _FAR
-        _gather(g, at, nu, part, 0, held_g, held_at, held_nu)
-        _read_block(held_g, held_at, held_nu, 0, n, now, t0, tolerance, scratch, left, plus)
-        _gather(g, at, nu, part, size, held_g, held_at, held_nu)
-        _read_block(held_g, held_at, held_nu, 0, n, now, t0, tolerance, scratch, left, minus)
+        _read_index(g, at, nu, part, now, t0, tolerance, left[:n], plus[:n], minus[:n])
         _weigh(plus, minus, over, m3, c3, read[:n], spread[: n if variance.size else 0])
         for k in range(n):
             weight[part[k]] = read[k]
@@ -220,20 +201,18 @@ def _saturated(
     g: Any, at: Any, nu: Any, index: Any, now: float, t0: float, m3: Any, c3: Any, z: Any,
     above: Any, below: float, found: Any, difference: Any,
 ) -> int:  # fmt: skip
-    size, block = g.size // 2, min(_BLOCK, max(index.size, 1))
-    scratch, left = np.empty(block, np.float32), np.full(block, _FAR)
+    block = min(_BLOCK, max(index.size, 1))
     plus, minus = np.empty(block, np.float32), np.empty(block, np.float32)
-    held_g, held_at, held_nu = np.empty_like(plus), np.empty(block), np.empty_like(plus)
+    left = np.full(block, _FAR)
     total = 0
     for start in range(0, index.size, block):
         part = index[start : start + block]
         n = part.size
-        for half, out in enumerate((plus, minus)):
-            _gather(g, at, nu, part, half * size, held_g, held_at, held_nu)
-            _read_block(held_g, held_at, held_nu, 0, n, now, t0, _ZERO, scratch, left, out)
-            if z.size:
-                for k in range(n):
-                    out[k] += (m3 * out[k] + c3) * z[half, start + k]
+        _read_index(g, at, nu, part, now, t0, _ZERO, left[:n], plus[:n], minus[:n])
+        if z.size:
+            for k in range(n):
+                plus[k] += (m3 * plus[k] + c3) * z[0, start + k]
+                minus[k] += (m3 * minus[k] + c3) * z[1, start + k]
         for k in range(n):
             apart = np.float64(plus[k] - minus[k])
             if max(plus[k], minus[k]) > above and abs(apart) < below:

@@ -3,5 +3,14 @@
 from mcatrain.kernels.cpu.convert import convert
 from mcatrain.kernels.cpu.streams import coincidences, coincidences_sum
 from mcatrain.kernels.cpu.update import accumulate, spend
+from mcatrain.kernels.cpu.windows import add_patches, patches
 
-__all__ = ["accumulate", "coincidences", "coincidences_sum", "convert", "spend"]
+__all__ = [
+    "accumulate",
+    "add_patches",
+    "coincidences",
+    "coincidences_sum",
+    "convert",
+    "patches",
+    "spend",
+]
