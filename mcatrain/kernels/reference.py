@@ -93,6 +93,8 @@ def noise_product(squares: Tensor, variance: Tensor) -> Tensor:
     shifts and a standard deviation is right to 0.6 % (the mean over many sums: far better).
     """
     kind = noise_type(squares)
+    if squares.dtype == variance.dtype == kind:
+        return torch.mm(squares, variance.T)
     return torch.mm(squares.to(kind), variance.T.to(kind)).to(variance.dtype)
 
 

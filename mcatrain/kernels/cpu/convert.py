@@ -19,8 +19,8 @@ _NO_LINE = np.empty(0, dtype=np.float32)
 _NO_ARRAY = np.empty((0, 0), dtype=np.float32)
 #: Of bfloat16, which Numba knows by their bits.
 _NO_BITS = np.empty((0, 0), dtype=np.int16)
-#: Numbers of a part of a batch: 1 MiB of float32.
-_CHUNK = 2**18
+#: Numbers of a part of a batch: 2 MiB of float32.
+_CHUNK = 2**19
 #: Numbers in which a maximum is looked for side by side.
 _LANES = 16
 _FIRST = torch.zeros(1, dtype=torch.int64)
