@@ -46,8 +46,9 @@ class DifferentialPair(Synapse):
     A positive event pulses G+, a negative one G-: PCM conductance only grows gradually. The
     weights are read from a cache that is exact for every pair just pulsed; drift of the others
     is brought up to date before a conductance is off by more than ``drift_tolerance`` of itself
-    (0: at every read; a tenth of the slope of the read noise is the default). The factor of a device of age t >= T0 changes by nu dt / t of itself, so
-    that old devices need it rarely: each block of weights has a time at which it is due.
+    (0: at every read; by default a tenth of the slope of the read noise). The factor of a device
+    of age t >= T0 changes by nu dt / t of itself, so that old devices need it rarely: each block
+    of weights has a time at which it is due.
 
     weight: (out in,) float32. variance: of a read of each, bfloat16. due_s: of each block, float64.
     """

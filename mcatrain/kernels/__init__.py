@@ -24,6 +24,11 @@ def add_patches(rows: Tensor, *rest: Any) -> None:
     form(__name__, rows).add_patches(rows, *rest)
 
 
+def lstm_backward(z: Tensor, *rest: Tensor) -> Tensor:
+    """See `cells.lstm_backward`."""
+    return form(__name__, z).lstm_backward(z, *rest)
+
+
 def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """See `reference.spend`."""
     return form(__name__, chi).spend(chi, epsilon)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from mcatrain.kernels.cells import lstm_backward
 from mcatrain.kernels.windows import add_patches, patches
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = [
     "coincidences",
     "coincidences_sum",
     "convert",
+    "lstm_backward",
     "noise_product",
     "patches",
     "spend",
@@ -45,9 +47,9 @@ def convert(
     """Return y = ADC(W DAC(x) + noise), once, and the rows with an output at its bound.
 
     x: (n, in). weights: (out, in), float32. variance: (out, in), bfloat16, of one read of each
-    weight (None: reads are exact). divisor: bound management drives the lines with x / divisor and multiplies the
-    outputs back. dither (n, in), output_dither (n, out): uniform, for stochastic rounding; None
-    rounds to nearest. normals: (n, out), None without noise. Returns (n, out) and
+    weight (None: reads are exact). divisor: bound management drives the lines with x / divisor
+    and multiplies the outputs back. dither (n, in), output_dither (n, out): uniform, for
+    stochastic rounding; None rounds to nearest. normals: (n, out), None without noise. Returns (n, out) and
     indices (m,), None if m = 0.
     """
     scale = x.new_full((len(x), 1), divisor)
@@ -74,7 +76,7 @@ def convert(
 @cache
 def _multiplies_bfloat16() -> bool:
     """Does this machine's processor multiply bfloat16 itself?"""
-    found = getattr(torch.cpu, "get_capabilities", dict)()
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(found.get("avx512_bf16") or found.get("bf16"))
 
 

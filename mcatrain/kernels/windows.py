@@ -29,7 +29,7 @@ class Geometry:
 
 
 def patches(images: Tensor, g: Geometry, rows: Tensor) -> None:
-    """Write the patches of channels-last images (n, height, width, c) into rows (n oh ow, >= k k c).
+    """Write the patches of images (n, height, width, c) into rows (n oh ow, >= k k c).
 
     Columns lie in the order (kernel row, kernel column, channel); further ones are left alone.
     """

@@ -31,7 +31,7 @@ class StreamedConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, chi: Tensor, tile: Tile, g: Geometry) -> Tensor:
-        n, channels, height, width = image.shape
+        n, _, height, width = image.shape
         high, wide = g.output(height, width)
         # Channels last: a row of a patch is then one piece.
         last = image.permute(0, 2, 3, 1).contiguous()

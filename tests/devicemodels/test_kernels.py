@@ -21,8 +21,8 @@ from devicemodels.devices.step import (
     StepParameters,
 )
 from devicemodels.kernels import cpu, reference
-from devicemodels.kernels.reference import DUE_BLOCK
 from devicemodels.kernels.cpu.normals import philox
+from devicemodels.kernels.reference import DUE_BLOCK
 
 SIZE = 3_000
 STEP = {

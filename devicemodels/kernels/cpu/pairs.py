@@ -23,7 +23,8 @@ _FAR, _FLAT = np.float32(1e30), np.float32(1e-12)
 _ONE, _ZERO = np.float32(1.0), np.float32(0.0)
 
 
-@njit(cache=True, fastmath=FAST)
+# (Checks for a division by zero would keep the loop out of vectors.)
+@njit(cache=True, fastmath=FAST, error_model="numpy")
 def _drifted(
     g: Any, at: Any, nu: Any, now: float, t0: float, tolerance: Any, left: Any, out: Any
 ) -> None:
@@ -155,7 +156,7 @@ def read_pairs(
     p = parameters
     numbers = (float(v) for v in (tolerance, 1 / beta_us, p.m3, p.c3))
     spread = _NOTHING if variance is None else variance.view(torch.int16).numpy()
-    rest = now_s, p.t0_s, *map(np.float32, numbers), weight.numpy(), spread, due_s.numpy()
+    rest: Any = now_s, p.t0_s, *map(np.float32, numbers), weight.numpy(), spread, due_s.numpy()
     if index is None:
         _read_due(*devices, *rest)
     else:

@@ -41,14 +41,16 @@ def _bitcast(to: Any) -> Any:
     return lambda context, builder, _, args: builder.bitcast(args[0], context.get_value_type(to))
 
 
-@intrinsic
-def _bits_of(_: Any, value: Any) -> Any:
+def _bits(_: Any, value: Any) -> Any:
     return types.int32(types.float32), _bitcast(types.int32)
 
 
-@intrinsic
-def _float_of(_: Any, bits: Any) -> Any:
+def _float(_: Any, bits: Any) -> Any:
     return types.float32(types.int32), _bitcast(types.float32)
+
+
+_bits_of: Any = intrinsic(_bits)
+_float_of: Any = intrinsic(_float)
 
 
 @njit(cache=True, inline="always")

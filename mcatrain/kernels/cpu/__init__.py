@@ -1,5 +1,6 @@
 """Kernels in Numba, for the CPU: one pass, no temporaries, no compiler needed."""
 
+from mcatrain.kernels.cpu.cells import lstm_backward
 from mcatrain.kernels.cpu.convert import convert
 from mcatrain.kernels.cpu.streams import coincidences, coincidences_sum
 from mcatrain.kernels.cpu.update import accumulate, spend
@@ -11,6 +12,7 @@ __all__ = [
     "coincidences",
     "coincidences_sum",
     "convert",
+    "lstm_backward",
     "patches",
     "spend",
 ]

@@ -39,8 +39,8 @@ def _patches(
 
 @njit(cache=True)
 def _add_patches(
-    rows: Any, channels: int, high: int, wide: int, kernel: Any, stride: Any, dilation: Any,
-    images: Any,
+    images: Any, channels: int, high: int, wide: int, kernel: Any, stride: Any, dilation: Any,
+    rows: Any,
 ) -> None:  # fmt: skip
     run = kernel[1] * channels
     row = 0
@@ -63,23 +63,21 @@ def _add_patches(
                             line[at + j] += given[k * run + i * channels + j]
 
 
-def _whole(images: Tensor, g: Geometry) -> tuple[Any, ...]:
-    """Return images, their lines as one run of numbers, with the sizes that the loops go by."""
+def _whole(images: Tensor, g: Geometry) -> Any:
+    """Return images, each line one run of numbers, and the sizes that the loops go by."""
     n, height, width, channels = images.shape
     lines = images.view(n, height, width * channels).numpy()
-    return lines, (channels, *g.output(height, width), g.kernel, g.stride, g.dilation)
+    return lines, channels, *g.output(height, width), g.kernel, g.stride, g.dilation
 
 
 # A group of channels is no piece of an image: it goes the plain way.
 def patches(images: Tensor, g: Geometry, rows: Tensor) -> None:
     if not images.is_contiguous():
         return windows.patches(images, g, rows)
-    lines, sizes = _whole(images, g)
-    _patches(lines, *sizes, rows.numpy())
+    _patches(*_whole(images, g), rows.numpy())
 
 
 def add_patches(rows: Tensor, g: Geometry, images: Tensor) -> None:
     if not images.is_contiguous():
         return windows.add_patches(rows, g, images)
-    lines, sizes = _whole(images, g)
-    _add_patches(rows.numpy(), *sizes, lines)
+    _add_patches(*_whole(images, g), rows.numpy())
