@@ -80,8 +80,8 @@ def read_pairs(
     variance: (n,) bfloat16 (rounded by at most 0.4 %), dimensionless; None when the devices read
     without noise. due_s: (ceil(n / DUE_BLOCK),) float64, when a block of weights must be read
     again for no conductance to be off by more than ``tolerance`` of itself. index None: the
-    blocks with due_s < now_s are read, and due again when their first device is; else the pairs ``index`` are
-    read, and their blocks are due no later than these ask for.
+    blocks with due_s < now_s are read, and due again when their first device is; else the pairs
+    ``index`` are read, and their blocks are due no later than these ask for.
 
     A factor (age / T0)^(-nu) changes by nu dt / age of itself, and not at all below T0.
     """

@@ -127,9 +127,9 @@ class DifferentialPair(Synapse):
         if now_s < self.read_at_s:  # an earlier time than what is known
             self.due_s.fill_(_NOW)
             self._due_first_s = _NOW
-        self.read_at_s = now_s
         if self._due_first_s < now_s:
             self._read(now_s)
+            self.read_at_s = now_s
 
     def weights(self, now_s: float) -> Tensor:
         self._bring_up_to_date(now_s)

@@ -49,8 +49,8 @@ def convert(
     x: (n, in). weights: (out, in), float32. variance: (out, in), bfloat16, of one read of each
     weight (None: reads are exact). divisor: bound management drives the lines with x / divisor
     and multiplies the outputs back. dither (n, in), output_dither (n, out): uniform, for
-    stochastic rounding; None rounds to nearest. normals: (n, out), None without noise. Returns (n, out) and
-    indices (m,), None if m = 0.
+    stochastic rounding; None rounds to nearest. normals: (n, out), None without noise. Returns
+    (n, out) and indices (m,), None if m = 0.
     """
     scale = x.new_full((len(x), 1), divisor)
     if c.noise_management:

@@ -51,6 +51,7 @@ def lstm_backward(
     z: Tensor, c_before: Tensor, c: Tensor, dh: Tensor, dc: Tensor, d: Tensor
 ) -> Tensor:
     before = torch.empty_like(c)
-    given: Any = [t.contiguous().numpy() for t in (z, c_before, c, dh, dc)]
-    _backward(*given, d.numpy(), before.numpy())
+    given = [t.contiguous() for t in (z, c_before, c, dh, dc)]
+    arrays: Any = [t.numpy() for t in (*given, d, before)]
+    _backward(*arrays)
     return before

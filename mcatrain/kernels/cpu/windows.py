@@ -63,21 +63,22 @@ def _add_patches(
                             line[at + j] += given[k * run + i * channels + j]
 
 
-def _whole(images: Tensor, g: Geometry) -> Any:
-    """Return images, each line one run of numbers, and the sizes that the loops go by."""
+def _whole(images: Tensor, g: Geometry, rows: Tensor) -> Any:
+    """Return images, each line one run of numbers, the sizes that loops go by, and the rows."""
     n, height, width, channels = images.shape
     lines = images.view(n, height, width * channels).numpy()
-    return lines, channels, *g.output(height, width), g.kernel, g.stride, g.dilation
+    out = g.output(height, width)
+    return lines, channels, *out, g.kernel, g.stride, g.dilation, rows.numpy()
 
 
 # A group of channels is no piece of an image: it goes the plain way.
 def patches(images: Tensor, g: Geometry, rows: Tensor) -> None:
     if not images.is_contiguous():
         return windows.patches(images, g, rows)
-    _patches(*_whole(images, g), rows.numpy())
+    _patches(*_whole(images, g, rows))
 
 
 def add_patches(rows: Tensor, g: Geometry, images: Tensor) -> None:
     if not images.is_contiguous():
         return windows.add_patches(rows, g, images)
-    _add_patches(*_whole(images, g), rows.numpy())
+    _add_patches(*_whole(images, g, rows))
