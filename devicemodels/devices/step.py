@@ -177,8 +177,11 @@ class StepArray(StateModule):
         rise = self.step_up * self.physics.scale(w, up, high, low)
         return rise - self.step_down * self.physics.scale(w, ~up, high, low)
 
-    def pulse(self, index: Tensor, count: Tensor) -> None:
-        """Apply ``count`` (n,) signed pulses to the distinct devices ``index`` (n,)."""
+    def pulse(self, index: Tensor, count: Tensor, repeats: bool = False) -> None:
+        """Apply ``count`` (n,) signed pulses to the devices ``index`` (n,), in order.
+
+        repeats: whether a device may occur more than once.
+        """
         p = self.physics
         draws = len(count) if p.kind == "constant" else int(count.abs().sum())
         normals = self.chance.normal(draws)
@@ -193,4 +196,5 @@ class StepArray(StateModule):
             normals,
             p.dw_min_std,
             p,
+            repeats,
         )

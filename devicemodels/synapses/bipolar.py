@@ -22,7 +22,7 @@ class BipolarArray(Protocol):
 
     def write(self, weight: Tensor) -> None: ...
 
-    def pulse(self, index: Tensor, count: Tensor) -> None: ...
+    def pulse(self, index: Tensor, count: Tensor, repeats: bool = False) -> None: ...
 
 
 class SingleBipolar(Synapse):
@@ -50,7 +50,7 @@ class SingleBipolar(Synapse):
     def pulse(self, events: PulseEvents, now_s: float) -> None:
         if not len(events):
             return
-        self.devices.pulse(events.index, events.count)
+        self.devices.pulse(events.index, events.count, events.repeats)
         up = int(events.count.clamp(min=0).sum())
         self.set_pulses += up
         self.reset_pulses += up - int(events.count.sum())

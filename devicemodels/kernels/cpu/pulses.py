@@ -42,6 +42,7 @@ def set_pulses(
     count: Tensor,
     normals: Tensor,
     parameters: PCMParameters,
+    repeats: bool = False,  # in their order anyway
 ) -> None:
     p = parameters
     _set_pulses(
@@ -94,6 +95,7 @@ def step_pulses(
     normals: Tensor,
     spread: float,
     response: StepResponse,
+    repeats: bool = False,  # in their order anyway
 ) -> None:
     _step_pulses(
         state.numpy(), step_up.numpy(), step_down.numpy(), upper.numpy(), lower.numpy(),
