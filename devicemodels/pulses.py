@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from devicemodels import kernels
+
 
 @dataclass(frozen=True)
 class PulseEvents:
@@ -28,7 +30,7 @@ class PulseEvents:
     @property
     def total(self) -> int:
         """Number of pulses, both signs together."""
-        return int(self.count.abs().sum()) if len(self) else 0
+        return sum(kernels.tally(self.count))
 
     @staticmethod
     def from_counts(counts: Tensor) -> PulseEvents:

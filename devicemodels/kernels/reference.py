@@ -22,6 +22,12 @@ def normals(out: Tensor, seed: int) -> None:
     out.normal_(generator=torch.Generator(out.device).manual_seed(seed))
 
 
+def tally(count: Tensor) -> tuple[int, int]:
+    """Return the sum of what is above 0 in ``count`` (n,), int64, and of what is below, as > 0."""
+    up = int(count.clamp(min=0).sum())
+    return up, up - int(count.sum())
+
+
 def set_pulses(
     conductance_us: Tensor,
     pulses: Tensor,

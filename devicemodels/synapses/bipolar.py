@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from devicemodels import kernels
 from devicemodels.devices.step import StepArray
 from devicemodels.devices.table import TableArray
 from devicemodels.errors import InputError
@@ -51,9 +52,9 @@ class SingleBipolar(Synapse):
         if not len(events):
             return
         self.devices.pulse(events.index, events.count, events.repeats)
-        up = int(events.count.clamp(min=0).sum())
+        up, down = kernels.tally(events.count)
         self.set_pulses += up
-        self.reset_pulses += up - int(events.count.sum())
+        self.reset_pulses += down
 
     def zero_shift(self, pairs: int) -> None:
         """Bring the devices to their symmetry points and make these the weight 0.

@@ -183,6 +183,13 @@ def test_step_pulses(name: str, spread: float) -> None:
     assert moved[events.index].float().mean() > 0.8
 
 
+@pytest.mark.parametrize("form", ["reference", "cpu"])
+def test_tally(form: str) -> None:
+    with kernels.use(form):
+        assert kernels.tally(torch.tensor([3, -1, 2**40, -2, 0, 1])) == (2**40 + 4, 3)
+        assert kernels.tally(torch.zeros(0, dtype=torch.int64)) == (0, 0)
+
+
 @pytest.mark.parametrize("name", ["set", *RESPONSES])
 @pytest.mark.parametrize("form", ["reference", "cpu"])
 def test_events_of_one_device_are_applied_in_their_order(form: str, name: str) -> None:

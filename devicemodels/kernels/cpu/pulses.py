@@ -15,6 +15,19 @@ if TYPE_CHECKING:
 
 
 @njit(cache=True)
+def _tally(count: Any) -> tuple[int, int]:
+    up, down = 0, 0
+    for e in range(count.size):
+        up += max(count[e], 0)
+        down += max(-count[e], 0)
+    return up, down
+
+
+def tally(count: Tensor) -> tuple[int, int]:
+    return _tally(count.numpy())
+
+
+@njit(cache=True)
 def _set_pulses(
     g: Any, pulses: Any, index: Any, count: Any, z: Any,
     m1: float, c1: float, a1: float, a: float, m2: float, c2: float, a2: float,

@@ -17,8 +17,16 @@ _ROOM = 4096
 
 
 @njit(cache=True)
-def _count(words: Any, sizes: Any) -> int:
-    """Return how many slots of the lines ``words`` fall on each of ``sizes`` lines of a slot."""
+def _firings(words: Any) -> Any:
+    total = np.uint64(0)
+    for r in range(words.size):
+        total += ones(np.uint64(np.uint32(words[r])))
+    return np.int64(total)
+
+
+@njit(cache=True)
+def _coincidences(words: Any, sizes: Any) -> int:
+    """Return how often the lines ``words`` meet the ``sizes`` lines that fire in each slot."""
     total = 0
     for s in range(sizes.size):
         firing = 0
@@ -89,17 +97,23 @@ def _in_order(x: Any, d: Any, gains_x: Any, gains_d: Any, slots: Any, state: Any
             a = fired(words[:n_x], code[0], met[0], line[0])
             state = fire(last[1, :n_d], length, bits, words, state)
             b = fired(words[:n_d], code[1], met[1], line[1])
-            by_slot(met[0, :a], line[0], lists, sizes)
-            singly = _count(met[1, :b], sizes[:length])
-            most_here = n + max(singly, a * b) + 1  # `_meet_by_pair` writes one place further
-            if most_here > index.size:
-                index, count = _longer(index, n, 2 * most_here), _longer(count, n, 2 * most_here)
+            # By pair costs a step a pair; by slot one a coincidence, and several a firing line.
+            by_pair = a * b < 8 * (a + b) or (
+                2 * _firings(met[0, :a]) * _firings(met[1, :b]) > a * b * length
+            )
+            events = a * b + 1  # `_meet_by_pair` writes one place further
+            if not by_pair:
+                by_slot(met[0, :a], line[0], lists, sizes)
+                events = _coincidences(met[1, :b], sizes[:length])
+            if n + events > index.size:
+                room = 2 * (n + events)
+                index, count = _longer(index, n, room), _longer(count, n, room)
             new = index[n:], count[n:]
-            if 2 * singly < a * b:
-                _meet_by_slot(lists, sizes, met[1, :b], line[1], x.shape[1], *new)
-                n += singly
-            else:
+            if by_pair:
                 n += _meet_by_pair(met[0, :a], line[0], met[1, :b], line[1], x.shape[1], *new)
+            else:
+                _meet_by_slot(lists, sizes, met[1, :b], line[1], x.shape[1], *new)
+                n += events
         row += 1
     return index[:n], count[:n], row
 

@@ -21,8 +21,10 @@ WORD = 32
 def _top(values: Any) -> Any:
     """Return max|v| of finite float32 v: of their bits, which the compiler turns into vectors."""
     bits, top = values.view(np.int32), np.zeros(1, np.int32)
+    highest = top[0]
     for j in range(bits.size):
-        top[0] = max(top[0], bits[j] & np.int32(0x7FFFFFFF))
+        highest = np.int32(max(highest, np.int32(bits[j] & np.int32(0x7FFFFFFF))))
+    top[0] = highest
     return np.float64(top.view(np.float32)[0])
 
 
