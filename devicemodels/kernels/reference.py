@@ -119,10 +119,7 @@ def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
 
 def step_pulses(
     state: Tensor,
-    step_up: Tensor,
-    step_down: Tensor,
-    upper: Tensor,
-    lower: Tensor,
+    devices: Tensor,
     index: Tensor,
     count: Tensor,
     normals: Tensor,
@@ -132,7 +129,8 @@ def step_pulses(
 ) -> None:
     """Apply up and down pulses to bipolar devices, in place.
 
-    state, step_up, step_down, upper, lower: (n,) float32, weight units. index, count: (e,), devices
+    state: (n,), devices: (n, 4), float32, weight units; a device has its steps down (below 0) and
+    up, its lower and its upper bound. index, count: (e,), devices
     and their signed pulses. repeats: whether a device may have several events; they are applied in
     their order. A pulse moves the state by its step times the response (1 + spread z),
     clipped to the bounds. While the response is constant, n equal pulses are one draw,
@@ -142,8 +140,8 @@ def step_pulses(
     for part in rounds(index) if repeats else (slice(None),):
         device, number, up = index[part], count[part].abs(), count[part] > 0
         w = state[device].double()
-        high, low = upper[device].double(), lower[device].double()
-        step = torch.where(up, step_up[device].double(), -step_down[device].double())
+        fall, rise, low, high = devices[device].double().unbind(1)
+        step = torch.where(up, rise, fall)
         if response.kind == "constant":
             z = normals[: len(index)][part].double()
             moved = w + step * (number + spread * number.double().sqrt() * z)

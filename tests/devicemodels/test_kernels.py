@@ -172,9 +172,9 @@ def test_step_pulses(name: str, spread: float) -> None:
     state = lower + (upper - lower) * torch.rand(SIZE, generator=g)
     up, down = 0.02 * torch.rand(2, SIZE, generator=g)
     normals = torch.randn(events.total, generator=g)
-    devices = (up, down, upper, lower)
+    devices = torch.stack([-down, up, lower, upper], dim=1)
     pulses = (events.index, events.count, normals)
-    left = both(kernels.step_pulses, state, *devices, *pulses, spread, response)
+    left = both(kernels.step_pulses, state, devices, *pulses, spread, response)
     assert_same(left, scale=1.0)
     moved = left[0][0] != state
     untouched = torch.ones(SIZE, dtype=torch.bool)
@@ -198,14 +198,14 @@ def test_events_of_one_device_are_applied_in_their_order(form: str, name: str) -
     size = 40
     index = torch.randint(0, size, (300,), generator=g)
     count = torch.randint(1, 7, (300,), generator=g)
-    upper, lower = torch.full((size,), 0.3), torch.full((size,), -0.2)
-    steps = 0.05 * torch.rand(2, size, generator=g)
+    devices = torch.tensor([-0.05, 0.05, -0.2, 0.3]).repeat(size, 1)
+    devices[:, :2] *= torch.rand(size, 2, generator=g)
     pcm = load("nandakumar2018").device
     if name == "set":
         begin = (torch.rand(size, generator=g), torch.zeros(size, dtype=torch.int32))
         kernel, rest = kernels.set_pulses, (pcm,)
     else:
-        begin = (torch.zeros(size), *steps, upper, lower)
+        begin = (torch.zeros(size), devices)
         kernel, rest = kernels.step_pulses, (0.3, RESPONSES[name])
         count *= torch.randint(0, 2, (300,), generator=g) * 2 - 1
     one_each = name == "constant"  # normals: one an event, else one a pulse
@@ -240,7 +240,8 @@ def test_empty_events() -> None:
     assert_same(both(kernels.set_pulses, g, pulses, none, none, nothing, device))
     for response in RESPONSES.values():
         w = torch.zeros(4)
-        assert_same(both(kernels.step_pulses, w, g, g, g, -g, none, none, nothing, 0.3, response))
+        devices = torch.ones(4, 4)
+        assert_same(both(kernels.step_pulses, w, devices, none, none, nothing, 0.3, response))
 
 
 def test_use_chooses_the_form_and_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
