@@ -32,10 +32,10 @@ class RPU(PulsedOptimizer):
     (x, d), a convolution one for each position, a recurrent layer one for each time step, in the
     order in which backward gave them. False sums the pulses of all rows of a step and sends all
     ups, then all downs. None decides at each step by array: row by row if it has no more rows
-    than examples (fully connected layers), else summed (convolutions, recurrent layers), where
-    row by row would take many times as long. The two are equal in distribution where steps do not
-    depend on the state or ups and downs meet different devices (constant steps away from bounds,
-    PCM pairs). Elsewhere, as on soft-bounds devices, the sum ends lower: the downs come last.
+    than examples (fully connected layers), else summed (convolutions, recurrent layers). The two
+    are equal in distribution where steps do not depend on the state or ups and downs meet
+    different devices (constant steps away from bounds, PCM pairs). Elsewhere, as on soft-bounds
+    devices, the sum ends lower: the downs come last.
 
     refresh_every: examples between refreshes of saturated pairs, 0 never. Parameters that are
     not analog get plain SGD. Gradients of analog layers stay factors: clipping does not see them.
@@ -80,8 +80,9 @@ class RPU(PulsedOptimizer):
         """Pulse one tile by what it kept: pairs of x (n, in) and d (n, out)."""
         if not tile.kept:
             return
-        xs, ds = zip(*tile.kept, strict=True)
-        x, d = (v[0] if len(v) == 1 else torch.cat(v) for v in (xs, ds))
+        x, d = tile.kept[0]
+        if len(tile.kept) > 1:
+            x, d = (torch.cat(values) for values in zip(*tile.kept, strict=True))
         in_order = self.sequential
         if in_order is None:
             in_order = len(x) <= self.step_examples[tile]
@@ -97,11 +98,11 @@ class RPU(PulsedOptimizer):
 
     def _pulse_in_order(self, tile: Tile, x: Tensor, d: Tensor, *streams: Tensor) -> None:
         """Pulse by one row of x and d after the other."""
-        rows = 0
+        synapse, rows = tile.synapse, 0
         while rows < len(x):
             rest = [v[rows:] for v in (x, d, *streams)] if rows else (x, d, *streams)
-            index, count, done = kernels.coincidences(*rest, tile.chance.seed_next())
-            tile.synapse.pulse(PulseEvents(index, count, repeats=True), self.clock.now_s)
+            index, count, done = kernels.coincidences(*rest, synapse.chance.seed_next())
+            synapse.pulse(PulseEvents(index, count, repeats=True), self.clock.now_s)
             rows += done
 
     def _pulse_sums(self, tile: Tile, x: Tensor, d: Tensor, *streams: Tensor) -> None:
