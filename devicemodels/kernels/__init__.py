@@ -43,6 +43,11 @@ def normals(out: Tensor, seed: int) -> None:
     form(__name__, out).normals(out, seed)
 
 
+def tally(count: Tensor) -> tuple[int, int]:
+    """See `reference.tally`."""
+    return form(__name__, count).tally(count)
+
+
 def set_pulses(conductance_us: Tensor, *rest: Any) -> None:
     """See `reference.set_pulses`."""
     form(__name__, conductance_us).set_pulses(conductance_us, *rest)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from devicemodels.pulses import rounds
+
 if TYPE_CHECKING:
     from devicemodels.devices.pcm import PCMParameters
     from devicemodels.devices.step import StepResponse
@@ -20,6 +22,12 @@ def normals(out: Tensor, seed: int) -> None:
     out.normal_(generator=torch.Generator(out.device).manual_seed(seed))
 
 
+def tally(count: Tensor) -> tuple[int, int]:
+    """Return the sum of what is above 0 in ``count`` (n,), int64, and of what is below, as > 0."""
+    up = int(count.clamp(min=0).sum())
+    return up, up - int(count.sum())
+
+
 def set_pulses(
     conductance_us: Tensor,
     pulses: Tensor,
@@ -27,26 +35,30 @@ def set_pulses(
     count: Tensor,
     normals: Tensor,
     parameters: PCMParameters,
+    repeats: bool = False,
 ) -> None:
     """Apply identical SET pulses to PCM devices, in place (J. Appl. Phys. 124, 152135).
 
     conductance_us: (n,) float32 [µS] at T0 after programming. pulses: (n,) int32 since the last
-    RESET. index, count: (e,) int64, distinct devices and their pulses (> 0). normals: one per
-    pulse, an event's pulses side by side.
+    RESET. index, count: (e,) int64, devices and their pulses (> 0). normals: one per pulse, an
+    event's pulses side by side. repeats: whether a device may have several events; they are
+    applied in their order.
     """
     p = parameters
     first = count.cumsum(0) - count
-    g = conductance_us[index].double()
-    done = pulses[index].double()
-    for k in range(int(count.max()) if len(count) else 0):
-        live = count > k
-        z = normals[(first + k).clamp(max=len(normals) - 1)].double()
-        history = torch.exp(-(done + 1 + k) / p.a)
-        mean = p.m1 * g + p.c1 + p.A1 * history
-        spread = (p.m2 * g + p.c2 + p.A2 * history).clamp(min=0)
-        g = torch.where(live, (g + mean + spread * z).clamp(p.g_min, p.g_max), g)
-    conductance_us[index] = g.float()
-    pulses[index] += count.int()
+    for part in rounds(index) if repeats else (slice(None),):
+        device, number, draw = index[part], count[part], first[part]
+        g = conductance_us[device].double()
+        done = pulses[device].double()
+        for k in range(int(number.max()) if len(number) else 0):
+            live = number > k
+            z = normals[(draw + k).clamp(max=len(normals) - 1)].double()
+            history = torch.exp(-(done + 1 + k) / p.a)
+            mean = p.m1 * g + p.c1 + p.A1 * history
+            spread = (p.m2 * g + p.c2 + p.A2 * history).clamp(min=0)
+            g = torch.where(live, (g + mean + spread * z).clamp(p.g_min, p.g_max), g)
+        conductance_us[device] = g.float()
+        pulses[device] += number.int()
 
 
 def drifted(
@@ -152,36 +164,36 @@ def saturated_pairs(
 
 def step_pulses(
     state: Tensor,
-    step_up: Tensor,
-    step_down: Tensor,
-    upper: Tensor,
-    lower: Tensor,
+    devices: Tensor,
     index: Tensor,
     count: Tensor,
     normals: Tensor,
     spread: float,
     response: StepResponse,
+    repeats: bool = False,
 ) -> None:
     """Apply up and down pulses to bipolar devices, in place.
 
-    state, step_up, step_down, upper, lower: (n,) float32, weight units. index: (e,) distinct;
-    count: (e,) signed. A pulse moves the state by its step times the response (1 + spread z),
+    state: (n,), devices: (n, 4), float32, weight units; a device has its steps down (below 0) and
+    up, its lower and its upper bound. index, count: (e,), devices
+    and their signed pulses. repeats: whether a device may have several events; they are applied in
+    their order. A pulse moves the state by its step times the response (1 + spread z),
     clipped to the bounds. While the response is constant, n equal pulses are one draw,
     n step + sqrt(n) spread step z: one normal an event. Else one normal per pulse.
     """
-    w = state[index].double()
-    high, low = upper[index].double(), lower[index].double()
-    up = count > 0
-    step = torch.where(up, step_up[index].double(), -step_down[index].double())
-    number = count.abs()
-    if response.kind == "constant":
-        z = normals[: len(index)].double()
-        moved = w + step * (number + spread * number.double().sqrt() * z)
-        state[index] = moved.clamp(low, high).float()
-        return
-    first = number.cumsum(0) - number
-    for k in range(int(number.max()) if len(number) else 0):
-        z = normals[(first + k).clamp(max=len(normals) - 1)].double()
-        moved = w + step * response.scale(w, up, high, low) * (1 + spread * z)
-        w = torch.where(number > k, moved.clamp(low, high), w)
-    state[index] = w.float()
+    first = count.abs().cumsum(0) - count.abs()
+    for part in rounds(index) if repeats else (slice(None),):
+        device, number, up = index[part], count[part].abs(), count[part] > 0
+        w = state[device].double()
+        fall, rise, low, high = devices[device].double().unbind(1)
+        step = torch.where(up, rise, fall)
+        if response.kind == "constant":
+            z = normals[: len(index)][part].double()
+            moved = w + step * (number + spread * number.double().sqrt() * z)
+            state[device] = moved.clamp(low, high).float()
+            continue
+        for k in range(int(number.max()) if len(number) else 0):
+            z = normals[(first[part] + k).clamp(max=len(normals) - 1)].double()
+            moved = w + step * response.scale(w, up, high, low) * (1 + spread * z)
+            w = torch.where(number > k, moved.clamp(low, high), w)
+        state[device] = w.float()

@@ -99,7 +99,8 @@ class DifferentialPair(Synapse):
                 f"{float(count.max()):.3g} pulses for one PCM device at once: it is full after "
                 "some twenty; lower the learning rate"
             )
-        self.devices.set(events.index + self.size * (events.count < 0), count, now_s)
+        index = events.index + self.size * (events.count < 0)
+        self.devices.set(index, count, now_s, events.repeats)
         self.set_pulses += total
         self._read(now_s, events.index)
 

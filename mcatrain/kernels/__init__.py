@@ -39,7 +39,12 @@ def accumulate(chi: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return form(__name__, chi).accumulate(chi, *rest)
 
 
-def coincidences(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def gains(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """See `reference.gains`."""
+    return form(__name__, x).gains(x, *rest)
+
+
+def coincidences(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, int]:
     """See `reference.coincidences`."""
     return form(__name__, x).coincidences(x, *rest)
 

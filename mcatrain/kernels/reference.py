@@ -21,6 +21,7 @@ __all__ = [
     "coincidences",
     "coincidences_sum",
     "convert",
+    "gains",
     "lstm_backward",
     "noise_product",
     "patches",
@@ -30,7 +31,10 @@ __all__ = [
 #: A request of this size is no longer counted exactly in float64: something has diverged.
 MOST_PULSES = 2**53
 
-#: Random bits of `coincidences_sum` at a time: 16 MiB of float32; sums of so many are exact in it.
+#: Events of `coincidences` from which on rows wait for the next call: 16 MiB.
+MOST_EVENTS = 2**20
+
+#: Random bits of coincidences at a time: 16 MiB of float32; sums of so many are exact in it.
 _BITS = 2**22
 
 
@@ -132,21 +136,56 @@ def accumulate(
     return spend(chi, epsilon)
 
 
-def coincidences(
-    x: Tensor, d: Tensor, gain_x: float, gain_d: float, chance_x: Tensor, chance_d: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the coincidences of two stochastic bit streams (Gokmen & Vlasov 2016).
+def gains(
+    x: Tensor, d: Tensor, lr: float, dw_min: float, longest: int, um: bool, blm: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gains C_x, C_d and the slots BL of the streams of every row of x and d.
 
-    x: (in,), d: (out,). chance_x: (BL, in), chance_d: (BL, out) uniform. A line fires in a slot
-    with probability min(gain |value|, 1); a slot where both fire is one pulse of the sign of
-    -x d. Returns flat index (row-major, out x in) ascending and signed count (n,), int64.
+    x: (n, in), d: (n, out), float32, finite. lr: learning rate. dw_min: mean change of a pulse.
+    longest: slots of a stream, at most if ``blm``. um, blm: update and BL management (Gokmen, Rasch
+    & Haensch 2018). Returns float64 (n,) twice and int64 (n,), all 0 where nothing can fire.
     """
-    a = (chance_x < gain_x * x.abs()).float() * x.sign()
-    b = (chance_d < gain_d * d.abs()).float() * d.sign()
-    # The sign of a weight's pulses is the same in every slot, so sums of products count them.
-    counts = -(b.T @ a).view(-1)
-    index = counts.nonzero().squeeze(1)
-    return index, counts[index].long()
+    top_x, top_d = (v.abs().amax(dim=1).double() for v in (x, d))
+    slots = torch.full_like(top_x, longest)
+    if blm:
+        slots = (lr * top_x * top_d / dw_min).clamp(max=longest).ceil().clamp(min=1)
+    live = (top_x * top_d * lr != 0).double()
+    gain = (lr / (slots * dw_min)).sqrt() * live
+    balance = torch.where(live > 0, top_d / top_x, 1.0).sqrt() if um else torch.ones_like(gain)
+    return gain * balance, gain / balance, (slots * live).long()
+
+
+def coincidences(
+    x: Tensor, d: Tensor, gains_x: Tensor, gains_d: Tensor, slots: Tensor, seed: int
+) -> tuple[Tensor, Tensor, int]:
+    """Return the coincidences of stochastic bit streams, row after row (Gokmen & Vlasov 2016).
+
+    x: (n, in), d: (n, out), float32. gains_x, gains_d, slots: as `gains` returns them. A line
+    fires in a slot with probability min(gain |value|, 1); a slot where both fire is one pulse of
+    the sign of -x d. seed: 0 to 2^63 - 1; the forms draw other numbers from it, so that they
+    agree in distribution only. Returns flat index (m,) (row-major, out x in), signed count (m,),
+    int64, and how many rows were done: all, but for those after the first MOST_EVENTS events. The
+    events of a row come before those of the next; a weight has one in a row, or several where the
+    stream is cut in parts.
+    """
+    generator = torch.Generator(x.device).manual_seed(seed)
+    part = max(_BITS // (x.shape[1] + d.shape[1]), 1)
+    found, events, rows = [(slots[:0], slots[:0])], 0, 0
+    while rows < len(x) and events < MOST_EVENTS:
+        p_x, p_d = (gains_x[rows] * x[rows].abs()).float(), (gains_d[rows] * d[rows].abs()).float()
+        for slot in range(0, int(slots[rows]), part):
+            length = min(int(slots[rows]) - slot, part)
+            a, b = (
+                (torch.rand(length, len(p), generator=generator, device=x.device) < p).float()
+                * sign
+                for p, sign in ((p_x, x[rows].sign()), (p_d, d[rows].sign()))
+            )
+            # A weight's sign is the same in every slot, so a product counts its pulses.
+            found.append(_sparse((-(b.T @ a)).long().view(-1)))
+            events += len(found[-1][0])
+        rows += 1
+    index, count = (torch.cat(values) for values in zip(*found, strict=True))
+    return index, count, rows
 
 
 def coincidences_sum(
@@ -154,9 +193,7 @@ def coincidences_sum(
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return the `coincidences` of every row of x and d, summed over the rows.
 
-    x: (n, in), d: (n, out), float32. gains_x, gains_d: (n,), float64; slots: (n,), int64, the BL
-    of each row, 0 for none. seed: 0 to 2^63 - 1; the forms draw other numbers from it, so that
-    they agree in distribution only. Returns up and down pulses apart, each as flat index (m,)
+    Takes what `coincidences` takes. Returns up and down pulses apart, each as flat index (m,)
     (row-major, out x in) ascending and count (m,), int64: above 0 for up, below for down.
     """
     generator = torch.Generator(x.device).manual_seed(seed)

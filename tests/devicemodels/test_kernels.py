@@ -23,6 +23,7 @@ from devicemodels.devices.step import (
 from devicemodels.kernels import cpu, reference
 from devicemodels.kernels.cpu.normals import philox
 from devicemodels.kernels.reference import DUE_BLOCK
+from devicemodels.pulses import rounds
 
 SIZE = 3_000
 STEP = {
@@ -200,15 +201,65 @@ def test_step_pulses(name: str, spread: float) -> None:
     state = lower + (upper - lower) * torch.rand(SIZE, generator=g)
     up, down = 0.02 * torch.rand(2, SIZE, generator=g)
     normals = torch.randn(events.total, generator=g)
-    devices = (up, down, upper, lower)
+    devices = torch.stack([-down, up, lower, upper], dim=1)
     pulses = (events.index, events.count, normals)
-    left = both(kernels.step_pulses, state, *devices, *pulses, spread, response)
+    left = both(kernels.step_pulses, state, devices, *pulses, spread, response)
     assert_same(left, scale=1.0)
     moved = left[0][0] != state
     untouched = torch.ones(SIZE, dtype=torch.bool)
     untouched[events.index] = False
     assert not moved[untouched].any()
     assert moved[events.index].float().mean() > 0.8
+
+
+@pytest.mark.parametrize("form", ["reference", "cpu"])
+def test_tally(form: str) -> None:
+    with kernels.use(form):
+        assert kernels.tally(torch.tensor([3, -1, 2**40, -2, 0, 1])) == (2**40 + 4, 3)
+        assert kernels.tally(torch.zeros(0, dtype=torch.int64)) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["set", *RESPONSES])
+@pytest.mark.parametrize("form", ["reference", "cpu"])
+def test_events_of_one_device_are_applied_in_their_order(form: str, name: str) -> None:
+    """A list with repeats does what its events do one by one, with the same normals."""
+    g = generator(6)
+    size = 40
+    index = torch.randint(0, size, (300,), generator=g)
+    count = torch.randint(1, 7, (300,), generator=g)
+    devices = torch.tensor([-0.05, 0.05, -0.2, 0.3]).repeat(size, 1)
+    devices[:, :2] *= torch.rand(size, 2, generator=g)
+    pcm = load("nandakumar2018").device
+    if name == "set":
+        begin = (torch.rand(size, generator=g), torch.zeros(size, dtype=torch.int32))
+        kernel, rest = kernels.set_pulses, (pcm,)
+    else:
+        begin = (torch.zeros(size), devices)
+        kernel, rest = kernels.step_pulses, (0.3, RESPONSES[name])
+        count *= torch.randint(0, 2, (300,), generator=g) * 2 - 1
+    one_each = name == "constant"  # normals: one an event, else one a pulse
+    draws = torch.ones_like(count) if one_each else count.abs()
+    normals = torch.randn(int(draws.sum()), generator=g)
+    together, apart, backward = ([v.clone() for v in begin] for _ in range(3))
+    with kernels.use(form):
+        kernel(*together, index, count, normals, *rest, True)
+        for i, c, z in zip(
+            index.split(1), count.split(1), normals.split(draws.tolist()), strict=True
+        ):
+            kernel(*apart, i, c, z, *rest)
+        kernel(*backward, index.flip(0), count.flip(0), normals, *rest, True)
+    torch.testing.assert_close(together[0], apart[0], rtol=1e-5, atol=1e-6)
+    if name == "set":
+        assert torch.equal(together[1], apart[1])
+        assert torch.equal(together[1], torch.zeros(size).index_add(0, index, count.float()).int())
+    assert not torch.allclose(together[0], backward[0], rtol=1e-3), "the order would not be seen"
+
+
+def test_rounds() -> None:
+    """The k-th part has the k-th occurrence of each value, none where there are no values."""
+    index = torch.tensor([7, 3, 7, 7, 0, 3])
+    assert [part.tolist() for part in rounds(index)] == [[4, 1, 0], [5, 2], [3]]
+    assert list(rounds(index[:0])) == []
 
 
 def test_empty_events() -> None:
@@ -218,7 +269,8 @@ def test_empty_events() -> None:
     assert_same(both(kernels.set_pulses, g, pulses, none, none, nothing, device))
     for response in RESPONSES.values():
         w = torch.zeros(4)
-        assert_same(both(kernels.step_pulses, w, g, g, g, -g, none, none, nothing, 0.3, response))
+        devices = torch.ones(4, 4)
+        assert_same(both(kernels.step_pulses, w, devices, none, none, nothing, 0.3, response))
 
 
 def test_use_chooses_the_form_and_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from devicemodels.kernels.cpu.normals import normals
 from devicemodels.kernels.cpu.pairs import high_pairs, read_pairs, saturated_pairs
-from devicemodels.kernels.cpu.pulses import set_pulses, step_pulses
+from devicemodels.kernels.cpu.pulses import set_pulses, step_pulses, tally
 
 __all__ = [
     "high_pairs",
@@ -11,4 +11,5 @@ __all__ = [
     "saturated_pairs",
     "set_pulses",
     "step_pulses",
+    "tally",
 ]

@@ -1,8 +1,9 @@
 """Kernels in Numba, for the CPU: one pass, no temporaries, no compiler needed."""
 
 from mcatrain.kernels.cpu.cells import lstm_backward
+from mcatrain.kernels.cpu.coincidences import coincidences, coincidences_sum
 from mcatrain.kernels.cpu.convert import convert
-from mcatrain.kernels.cpu.streams import coincidences, coincidences_sum
+from mcatrain.kernels.cpu.streams import gains
 from mcatrain.kernels.cpu.update import accumulate, spend
 from mcatrain.kernels.cpu.windows import add_patches, patches
 
@@ -12,6 +13,7 @@ __all__ = [
     "coincidences",
     "coincidences_sum",
     "convert",
+    "gains",
     "lstm_backward",
     "patches",
     "spend",
