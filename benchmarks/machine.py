@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shlex
+import sys
+import time
 from pathlib import Path
+
+import numba
+import torch
+
+import mcatrain
 
 
 def cpu() -> str:
@@ -13,3 +22,24 @@ def cpu() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def setting() -> dict[str, str | int]:
+    """Return what a figure depends on beside the code: machine, threads, versions, date, command.
+
+    load: processes that wanted a core in the minute before, from the system; above the number of
+    threads, others were at work too and times are not to be trusted.
+    """
+    threads = os.environ.get("OMP_NUM_THREADS")
+    prefix = f"OMP_NUM_THREADS={threads} " if threads else ""
+    return {
+        "machine": f"{cpu()}, {os.cpu_count()} cores",
+        "load": f"{os.getloadavg()[0]:.1f}",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numba": numba.__version__,
+        "mcatrain": mcatrain.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        "command": f"{prefix}python -m benchmarks {shlex.join(sys.argv[1:])}".strip(),
+    }
