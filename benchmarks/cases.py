@@ -11,13 +11,13 @@ from torch import nn
 import mcatrain
 
 FLOAT32 = "torch float32, SGD"
+MCA = "MCA, PCM pair, 8-bit converters"
+MCA_FACTORED = "MCA, PCM pair, 8-bit, factored"
+RPU = "RPU, constant step, its converters"
 LR = 0.05
 Case = tuple[nn.Module, torch.optim.Optimizer]
 #: Makes a case of a network that it may change.
 Maker = Callable[[nn.Module], Case]
-#: A range of seven standard deviations of the layer's weights suits every network here.
-_PCM: dict[str, Any] = {"device_model": "nandakumar2018", "beta": "7sd"}
-_STEP: dict[str, Any] = {"device_model": "gokmen2016"}
 
 
 def float32(network: nn.Module) -> Case:
@@ -45,14 +45,20 @@ def rpu(update: dict[str, Any] | None = None, **options: Any) -> Maker:
     return make
 
 
-#: Every non-ideality of the devices is on. RPU's own converters have 5 and 9 bits.
-CASES: dict[str, Maker] = {
-    FLOAT32: float32,
-    "MCA, PCM pair, 8-bit converters": mca(**_PCM, periphery="mca"),
-    "MCA, PCM pair, 8-bit, factored": mca({"factored": True}, **_PCM, periphery="mca"),
-    "MCA, PCM pair, ideal converters": mca(**_PCM, periphery="ideal"),
-    "RPU, PCM pair, its converters": rpu(**_PCM, periphery="rpu2016"),
-    "RPU, PCM pair, ideal converters": rpu(**_PCM, periphery="ideal"),
-    "RPU, constant step, its converters": rpu(**_STEP, periphery="rpu2016"),
-    "RPU, constant step, ideal converters": rpu(**_STEP, periphery="ideal"),
-}
+def cases(pcm: dict[str, Any]) -> dict[str, Maker]:
+    """Return what is timed beside each other; pcm: how a network's weights go on PCM pairs.
+
+    Every non-ideality of the devices is on. RPU's own converters have 5 and 9 bits.
+    """
+    pair = {"device_model": "nandakumar2018", **pcm}
+    step: dict[str, Any] = {"device_model": "gokmen2016"}
+    return {
+        FLOAT32: float32,
+        MCA: mca(**pair, periphery="mca"),
+        MCA_FACTORED: mca({"factored": True}, **pair, periphery="mca"),
+        "MCA, PCM pair, ideal converters": mca(**pair, periphery="ideal"),
+        "RPU, PCM pair, its converters": rpu(**pair, periphery="rpu2016"),
+        "RPU, PCM pair, ideal converters": rpu(**pair, periphery="ideal"),
+        RPU: rpu(**step, periphery="rpu2016"),
+        "RPU, constant step, ideal converters": rpu(**step, periphery="ideal"),
+    }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ _SEQUENCE = 100
 class Network:
     """A network, batches for it, and the rounds of each size of batch.
 
-    A round times ``burst - 1`` steps, or one where burst is 1 (see `timing.alternate`).
+    A round times ``burst - 1`` steps, or one where burst is 1 (`timing.alternate`). pcm: options
+    of `mcatrain.convert` for PCM pairs.
     """
 
     title: str
@@ -29,6 +31,7 @@ class Network:
     rounds: dict[int, int]
     warm_up: int
     burst: int = 1
+    pcm: dict[str, Any] = field(default_factory=lambda: {"beta": "7sd"})
 
 
 class Scores(CharacterModel):
@@ -77,7 +80,16 @@ def text(batch: int, chance: torch.Generator) -> tuple[Tensor, Tensor]:
     return codes[:, :-1], codes[:, 1:].flatten()
 
 
-MLP = Network("MLP 784-250-10", mlp, pixels, {1: 50, 10: 30, 100: 15}, 3, burst=5)
+# On devices as fabricated, like Nandakumar et al. 2020.
+MLP = Network(
+    "MLP 784-250-10",
+    mlp,
+    pixels,
+    {1: 50, 10: 30, 100: 15},
+    3,
+    burst=5,
+    pcm={"initial": "devices"},
+)
 WIDE = Network("MLP 1024-1024-1024", wide_mlp, _vectors, {128: 30}, 2)
 CNN = Network(
     "CNN of CIFAR-10, 1.47 M weights", lambda: cifar10_network(10, 0.0), images, {50: 7}, 1

@@ -14,7 +14,7 @@ import torch
 
 import devicemodels.kernels
 import mcatrain.kernels
-from benchmarks.cases import CASES, FLOAT32
+from benchmarks.cases import FLOAT32, MCA, MCA_FACTORED, RPU, cases
 from benchmarks.networks import CNN, LSTM, MLP, Network
 from benchmarks.part import Effort, Part, Table
 from benchmarks.timing import Batch, Times, alternate, train
@@ -62,11 +62,7 @@ _ENTRIES: tuple[tuple[Any, str, str], ...] = (
     *((kind, "forward", _LAYERS) for kind in (ArrayProduct, Recurrence)),
     *((kind, "backward", _LAYERS) for kind in (ArrayProduct, Recurrence)),
 )
-_CASES = (
-    "MCA, PCM pair, 8-bit converters",
-    "MCA, PCM pair, 8-bit, factored",
-    "RPU, constant step, its converters",
-)
+_CASES = (MCA, MCA_FACTORED, RPU)
 _SIZES = ((MLP, 1), (MLP, 100), (CNN, 50), (LSTM, 32))
 
 
@@ -162,7 +158,7 @@ def _time(network: Network, batch: int, effort: Effort) -> dict[str, dict[str, f
 def _steps(network: Network, batch: int, name: str, rounds: int, watch: Stopwatch | None) -> Times:
     """Do ``rounds`` steps of a case, under the stopwatch if there is one; return their times."""
     torch.manual_seed(0)
-    step = partial(train, *CASES[name](network.make()))
+    step = partial(train, *cases(network.pcm)[name](network.make()))
     draw = partial(network.draw, batch, torch.Generator().manual_seed(batch))
     alternate({name: step}, draw, warm_up=0, rounds=network.warm_up)
     watched = step if watch is None else partial(_watched, watch, step)

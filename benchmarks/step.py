@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.cases import CASES, FLOAT32
+from benchmarks.cases import FLOAT32, cases
 from benchmarks.networks import MLP, NETWORKS, Network
 from benchmarks.part import Effort, Part, Table
 from benchmarks.timing import Times, alternate, train
@@ -29,7 +29,9 @@ def measure(effort: Effort) -> Part:
 
 def _time(network: Network, batch: int, effort: Effort) -> dict[str, Times]:
     torch.manual_seed(0)
-    steps = {name: partial(train, *make(network.make())) for name, make in CASES.items()}
+    steps = {
+        name: partial(train, *make(network.make())) for name, make in cases(network.pcm).items()
+    }
     return alternate(
         steps,
         partial(network.draw, batch, torch.Generator().manual_seed(batch)),
@@ -42,7 +44,7 @@ def _time(network: Network, batch: int, effort: Effort) -> dict[str, Times]:
 def _table(network: Network, found: dict[int, dict[str, Times]]) -> Table:
     counts = ", ".join(str(len(of[FLOAT32].seconds)) for of in found.values())
     rows = []
-    for name in CASES:
+    for name in cases(network.pcm):
         row = [name]
         for of in found.values():
             low, high = of[name].quartiles_ms

@@ -2,7 +2,7 @@
 
 aihwkit's wheels are tied to other versions of torch: build 1.2.0 from source in an environment of
 its own, `pip install aihwkit==1.2.0 --no-build-isolation --no-deps` (it needs cmake, ninja,
-pybind11, scikit-build and OpenBLAS's headers), and install mcatrain there too.
+pybind11, scikit-build, mypy and OpenBLAS's headers), and install mcatrain there too.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Pair:
 
 def _pairs() -> dict[str, Pair]:
     """Return what is compared. Our PCM also drifts and reads noisily, which theirs does not."""
-    pcm = {"device_model": "nandakumar2018", "periphery": _PERIPHERY}
+    pcm = {**MLP.pcm, "device_model": "nandakumar2018", "periphery": _PERIPHERY}
     constant = {
         "device_model": devicemodels.load("gokmen2016").vary(**_GOKMEN_VLASOV),
         "periphery": _PERIPHERY,
