@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks [--only step,memory] [--rounds N]
 
-Writes benchmarks/results/speed-DATE.md and .json. Figures of a machine that others use, or of
-more than one thread, are no figures: a warning says so.
+Writes benchmarks/results/speed-DATE.md and .json; a part measured again on the same day takes the
+place of what it found before. Times of a machine that others use too, or of more than one thread,
+are not to be trusted: a warning says so, and the load stands beside the figures.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ import argparse
 import importlib
 import sys
 from pathlib import Path
-
-import torch
 
 from benchmarks.machine import setting
 from benchmarks.part import Effort
@@ -27,6 +26,8 @@ PARTS = {
     "scaling": "benchmarks.scaling",
     "profile": "benchmarks.profile",
 }
+#: Load of a machine at rest.
+_QUIET = 0.5
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,8 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"--only: no part {name!r}: choose of {', '.join(PARTS)}")
     if given.rounds is not None and given.rounds < 1:
         parser.error(f"--rounds {given.rounds}: give at least 1")
-    if torch.get_num_threads() != 1:
-        print("warning: more than one thread; set OMP_NUM_THREADS=1", file=sys.stderr)
+    where = setting()
+    if where["threads"] != "1":
+        print("warning: more than one thread: set OMP_NUM_THREADS=1", file=sys.stderr)
+    if float(where["load"]) > _QUIET:
+        print(f"warning: others are at work here (load {where['load']})", file=sys.stderr)
     for name in names:
         part = importlib.import_module(PARTS[name]).measure(Effort(given.rounds, given.smoke))
         if part is None:
@@ -54,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\n## {part.title}")
         for table in part.tables:
             print(f"\n{table.markdown()}", flush=True)
-        print(f"\nwritten: {keep(name, part, setting(), given.out)}", flush=True)
+        print(f"\nwritten: {keep(name, part, where, given.out)}", flush=True)
     return 0
 
 

@@ -24,18 +24,18 @@ def cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def setting() -> dict[str, str | int]:
+def setting() -> dict[str, str]:
     """Return what a figure depends on beside the code: machine, threads, versions, date, command.
 
-    load: processes that wanted a core in the minute before, from the system; above the number of
-    threads, others were at work too and times are not to be trusted.
+    load: processes that wanted a core in the minute before, as the system counts them; taken before
+    anything is measured, they are others'.
     """
     threads = os.environ.get("OMP_NUM_THREADS")
     prefix = f"OMP_NUM_THREADS={threads} " if threads else ""
     return {
         "machine": f"{cpu()}, {os.cpu_count()} cores",
         "load": f"{os.getloadavg()[0]:.1f}",
-        "threads": torch.get_num_threads(),
+        "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numba": numba.__version__,

@@ -34,7 +34,7 @@ def _section(found: dict[str, Any]) -> str:
     blocks = [
         f"## {found['title']}",
         f"`{found['setting']['command']}`",
-        ", ".join(f"{name} {value}" for name, value in told.items()),
+        "; ".join(f"{name} {value}" for name, value in told.items()),
         *(Table(**table).markdown() for table in found["tables"]),
     ]
     return "\n\n".join(blocks)
