@@ -24,7 +24,7 @@ def cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def setting() -> dict[str, str]:
+def setting(clock: str) -> dict[str, str]:
     """Return what a figure depends on beside the code: machine, threads, versions, date, command.
 
     load: processes that wanted a core in the minute before, as the system counts them; taken before
@@ -36,6 +36,7 @@ def setting() -> dict[str, str]:
         "machine": f"{cpu()}, {os.cpu_count()} cores",
         "load": f"{os.getloadavg()[0]:.1f}",
         "threads": str(torch.get_num_threads()),
+        "clock": clock,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numba": numba.__version__,

@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.timing import CLOCKS, Clock
+
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured. rounds: of every case, None for its own; smoke: the least that runs."""
+    """How much is measured, and by which clock.
+
+    rounds: of every case, None for its own; smoke: the least that runs.
+    """
 
     rounds: int | None = None
     smoke: bool = False
+    clock: Clock = CLOCKS["wall"]
 
     def of(self, rounds: int) -> int:
         """Return the rounds of a case whose own are ``rounds``."""

@@ -14,6 +14,7 @@ from benchmarks.cases import Case, mca, rpu
 from benchmarks.part import Effort, Part, Table
 from benchmarks.timing import Batch, Times, alternate
 
+Take = Callable[..., dict[str, Times]]
 _SIDES = (316, 1000, 3162, 10000)
 _ROUNDS = {316: 100, 1000: 50, 3162: 15, 10000: 5}
 #: Bytes a weight while the largest array is made.
@@ -34,8 +35,9 @@ def measure(effort: Effort) -> Part:
             print(f"scaling: {side}^2 weights do not fit in memory: left out")
             continue
         rounds = effort.of(_ROUNDS[side])
-        grown[side] = {name: _time(make, side, rounds) for name, make in _RULES.items()}
-        idle[side] = _time_idle(side, rounds)
+        take = partial(alternate, warm_up=2, rounds=rounds, clock=effort.clock)
+        grown[side] = {name: _time(make, side, take) for name, make in _RULES.items()}
+        idle[side] = _time_idle(side, take)
     return Part(
         "Scaling",
         [_growth(grown), _rest(idle)],
@@ -70,14 +72,14 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> N
     optimizer.step()
 
 
-def _time(make: Callable[[nn.Module], Case], side: int, rounds: int) -> Times:
+def _time(make: Callable[[nn.Module], Case], side: int, take: Take) -> Times:
     gc.collect()
     chance = torch.Generator().manual_seed(side)
     case = {"": partial(_step, *make(_network(side)))}
-    return alternate(case, partial(_draw, side, chance), warm_up=2, rounds=rounds)[""]
+    return take(case, partial(_draw, side, chance))[""]
 
 
-def _time_idle(side: int, rounds: int) -> dict[str, Times]:
+def _time_idle(side: int, take: Take) -> dict[str, Times]:
     """Time a step whose chi stays below epsilon, and what it cannot do without."""
     gc.collect()
     model = mcatrain.convert(_network(side), "nandakumar2018", periphery="mca")
@@ -91,7 +93,7 @@ def _time_idle(side: int, rounds: int) -> dict[str, Times]:
         "products and chi": partial(_least, weights, variance, torch.zeros(side, side)),
     }
     chance = torch.Generator().manual_seed(side)
-    times = alternate(cases, partial(_draw, side, chance), warm_up=2, rounds=rounds)
+    times = take(cases, partial(_draw, side, chance))
     assert tile.synapse.set_pulses == pulses
     return times
 

@@ -38,6 +38,7 @@ def _time(network: Network, batch: int, effort: Effort) -> dict[str, Times]:
         warm_up=1 if effort.smoke else network.warm_up,
         rounds=effort.of(network.rounds[batch]),
         burst=network.burst,
+        clock=effort.clock,
     )
 
 

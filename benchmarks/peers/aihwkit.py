@@ -125,6 +125,7 @@ def _time(pairs: dict[str, Pair], batch: int, effort: Effort) -> dict[str, Times
         warm_up=1 if effort.smoke else MLP.warm_up,
         rounds=effort.of(MLP.rounds[batch]),
         burst=MLP.burst,
+        clock=effort.clock,
     )
 
 
