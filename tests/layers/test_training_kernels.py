@@ -250,3 +250,20 @@ def test_coincidences_are_drawn_from_their_seed(name: str, kernel: str) -> None:
         assert not _ups_and_downs(kernel, *(v[:0] for v in rows), 3).any()
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_is_finite(bad: float) -> None:
+    """Large numbers are finite; one that is not counts wherever it lies, in any layout."""
+    for form in ("reference", "cpu"):
+        with device_kernels.use(form):
+            values = torch.full((7, 13), 3e38)
+            values[::2] *= -1
+            assert kernels.is_finite(values)
+            assert kernels.is_finite(values[:0])
+            assert kernels.is_finite(values.double() * 1e200)
+            for place in ((0, 0), (6, 12), (3, 5)):
+                broken = values.clone()
+                broken[place] = bad
+                assert not kernels.is_finite(broken)
+                assert not kernels.is_finite(broken.T)
