@@ -1,40 +1,36 @@
 """Time of 16 chips that train together, beside that of 16 runs of one chip each.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.chips [--train-limit 6000] [--data mnist]
-
 Whole commands: `mcatrain train --chips 16` between two halves of the 16 single runs, each a process
 of its own that starts, reads the data, trains, evaluates and writes its report. Steps: of single
 runs and of all chips alternate in one process. Every chip's result must be its single run's.
-MCA on the PCM pair with everything on, 784-250-10, batches of 10. Writes results/chips.md
-and results/chips.json.
+MCA on the PCM pair with everything on, 784-250-10, batches of 10.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
-import tyro
 
-import mcatrain
-from benchmarks.machine import cpu
+from benchmarks.part import Effort, Part, Table
+from benchmarks.timing import Clock
+from devicemodels.errors import InputError
+from mcatrain.data import load_images
 from mcatrain.run import lockstep, loop
 from mcatrain.run.config import TrainConfig
 from mcatrain.run.single import Run
 from mcatrain.tasks import make_task
 
-RESULTS = Path(__file__).parent / "results"
 _SIDE = 4  # chips in a row of the square share a seed each with those of its column
 
 
@@ -44,8 +40,8 @@ class Settings:
 
     chips: int = _SIDE**2
     """A square number."""
-    data: str = "mnist"
-    train_limit: int = 6000
+    data: Literal["mnist", "digits"] = "mnist"
+    train_limit: int = 60_000
     """Training examples of the whole commands, one epoch."""
     rounds: int = 150
     """Steps of which a median is taken, after 50 others."""
@@ -97,7 +93,7 @@ def commands(settings: Settings, folder: Path) -> dict[str, float]:
     }
 
 
-def steps(settings: Settings, folder: Path) -> dict[str, float]:
+def steps(settings: Settings, folder: Path, clock: Clock) -> dict[str, float]:
     """Return the median time of a step of one chip [ms], alone and with all others."""
     config = TrainConfig(out=str(folder / "steps"), data=settings.data, batch_size=10)
     task = make_task(config, torch.device("cpu"))
@@ -112,59 +108,53 @@ def steps(settings: Settings, folder: Path) -> dict[str, float]:
     alone, together = loop._alone(one), lockstep.stepper(all_)
     times: dict[str, list[float]] = {"run_ms": [], "chip_ms": []}
     for number in range(50 + settings.rounds):
-        found = _timed([one], alone), _timed(all_, together)
+        found = _timed([one], alone, clock), _timed(all_, together, clock)
         if number >= 50:
             for values, seconds in zip(times.values(), found, strict=True):
                 values.append(1e3 * seconds)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _timed(runs: list[Run], step: Callable[[], list[tuple[float, int]]]) -> float:
-    """Do a step; return the processor's seconds for each run."""
-    start = time.thread_time()
+def _timed(runs: list[Run], step: Callable[[], list[tuple[float, int]]], clock: Clock) -> float:
+    """Do a step; return the seconds for each run."""
+    start = clock()
     for run in runs:
         run.set_rate()
     for run, (loss, examples) in zip(runs, step(), strict=True):
         run.count(loss, examples)
-    return (time.thread_time() - start) / len(runs)
+    return (clock() - start) / len(runs)
 
 
-def table(settings: Settings, found: dict[str, float]) -> str:
-    """Return the figures as Markdown."""
-    k = settings.chips
-    rows = [
-        f"| | {k} runs | {k} chips together | ratio |",
-        "|---|---|---|---|",
-    ]
+def measure(effort: Effort) -> Part:
+    """Time steps, then whole commands."""
+    settings = Settings(data=_data())
+    if effort.smoke:
+        settings = Settings(chips=4, data="digits", train_limit=100)
+    settings = replace(settings, rounds=effort.of(settings.rounds))
+    with tempfile.TemporaryDirectory() as folder:
+        found = steps(settings, Path(folder), effort.clock) | commands(settings, Path(folder))
+    rows = []
     for title, a, b, unit in (
         ("whole commands", "runs_s", "chips_s", "s"),
         ("their training steps", "runs_steps_s", "chips_steps_s", "s"),
         ("a step of one chip, alternating", "run_ms", "chip_ms", "ms"),
     ):
         one, other = found[a], found[b]
-        rows.append(f"| {title} | {one:.3g} {unit} | {other:.3g} {unit} | {other / one:.2f} |")
-    return "\n".join(rows)
-
-
-def main() -> None:
-    """Measure, print, and write the table."""
-    settings = tyro.cli(Settings)
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        found = steps(settings, Path(folder)) | commands(settings, Path(folder))
-    setting = (
-        f"1 thread, {cpu()}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"mcatrain {mcatrain.__version__}, {time.strftime('%Y-%m-%d')}; {settings.data}, "
-        f"{settings.train_limit:,} examples, one epoch, batches of 10, MCA on the PCM pair"
+        rows.append([title, f"{one:.3g} {unit}", f"{other:.3g} {unit}", f"{other / one:.2f}"])
+    table = Table(
+        f"{settings.chips} chips, {settings.data}, {settings.train_limit:,} examples",
+        "One epoch, batches of 10, MCA on the PCM pair; the bar is a third. Each chip's metrics "
+        "and pulses were those of its single run.",
+        ["", f"{settings.chips} runs", f"{settings.chips} chips together", "ratio"],
+        rows,
     )
-    text = f"# Chips that train together\n\n{setting}\n\n`python -m benchmarks.chips`\n\n"
-    text += table(settings, found) + "\n"
-    print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "chips.md").write_text(text)
-    body: dict[str, Any] = {"setting": setting, "found": found}
-    (RESULTS / "chips.json").write_text(json.dumps(body, indent=1))
+    return Part("Chips that train together", [table], asdict(settings) | found)
 
 
-if __name__ == "__main__":
-    main()
+def _data() -> Literal["mnist", "digits"]:
+    """MNIST where it is at hand or can be fetched."""
+    try:
+        load_images("mnist", None, 1)
+    except InputError:
+        return "digits"
+    return "mnist"
