@@ -94,7 +94,7 @@ def test_set_pulses(without: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("part", [True, False], ids=["some", "due"])
 @pytest.mark.parametrize("now_s", [500.0, 1e7])
 def test_read_pairs(now_s: float, part: bool, noisy: bool) -> None:
-    """Ages from before programming, over below T0, to months; two blocks of three are due."""
+    """Ages from before programming, over below T0, to months; of three blocks one is due, another never or soon."""
     device = load("nandakumar2018").device
     assert isinstance(device, PCMParameters)
     g = generator(2)
@@ -106,8 +106,10 @@ def test_read_pairs(now_s: float, part: bool, noisy: bool) -> None:
     variance = torch.full((SIZE,), 9.0, dtype=torch.bfloat16) if noisy else None
     due = torch.full((-(-SIZE // DUE_BLOCK),), float("inf"), dtype=torch.float64)
     due[::3], due[1::3] = now_s - 1, now_s + 1e9
+    ahead_s = 0.5
+    due[2::6] = now_s + ahead_s / 2
     arguments = (
-        conductance, at, exponent, index, now_s, 8.02, device, 1e-3, weight, variance, due
+        conductance, at, exponent, index, now_s, 8.02, device, 1e-3, ahead_s, weight, variance, due
     )  # fmt: skip
     left = both(kernels.read_pairs, *arguments)
     assert_same(left, scale=12 / 8.02)
@@ -117,10 +119,11 @@ def test_read_pairs(now_s: float, part: bool, noisy: bool) -> None:
         assert (later <= due).all()
         assert (later[1::3] < due[1::3]).any()
     else:
-        read = (due < now_s).repeat_interleave(DUE_BLOCK)[:SIZE]
+        soon = due < now_s + ahead_s
+        read = soon.repeat_interleave(DUE_BLOCK)[:SIZE]
         assert torch.equal(written, read)
         assert (later > now_s).all()
-        assert torch.equal(later[due >= now_s], due[due >= now_s])
+        assert torch.equal(later[~soon], due[~soon])
     assert torch.equal(left[0][4 + part] != 9.0, written) or not noisy
 
 
