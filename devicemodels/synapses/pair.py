@@ -46,7 +46,7 @@ class DifferentialPair(Synapse):
     A positive event pulses G+, a negative one G-: PCM conductance only grows gradually. The
     weights are read from a cache that is exact for every pair just pulsed; drift of the others
     is brought up to date before a conductance is off by more than ``drift_tolerance`` of itself
-    (0: at every read; by default a tenth of the slope of the read noise). The factor of a device
+    (0: at every read; by default 0.5 %, a sixth of what a read's noise is). The factor of a device
     of age t >= T0 changes by nu dt / t of itself, so that old devices need it rarely: each block
     of weights has a time at which it is due.
 
@@ -64,7 +64,7 @@ class DifferentialPair(Synapse):
         device: PCMParameters,
         pair: PairParameters,
         chance: Chance,
-        drift_tolerance: float = 3e-3,
+        drift_tolerance: float = 5e-3,
     ) -> None:
         super().__init__(shape, chance)
         if not 0 <= drift_tolerance < 1:
@@ -197,7 +197,9 @@ class DifferentialPair(Synapse):
         # From here on a read, g + (m3 g + c3) z, can reach the threshold.
         least = (self.pair.refresh_above - _CERTAIN * p.c3) / (1 + _CERTAIN * p.m3)
         index = self._find_high(least)
-        normals = self.chance.normal(2, len(index)) if len(index) and p.reads_noisily else None
+        if not len(index):
+            return index, torch.empty(0, dtype=torch.float64, device=index.device)
+        normals = self.chance.normal(2, len(index)) if p.reads_noisily else None
         return kernels.saturated_pairs(
             d.conductance_us,
             d.programmed_at_s,

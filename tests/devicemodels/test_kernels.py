@@ -94,7 +94,7 @@ def test_set_pulses(without: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("part", [True, False], ids=["some", "due"])
 @pytest.mark.parametrize("now_s", [500.0, 1e7])
 def test_read_pairs(now_s: float, part: bool, noisy: bool) -> None:
-    """Ages from before programming, over below T0, to months; of three blocks one is due, another never or soon."""
+    """Ages from before programming, over below T0, to months; some blocks are due, or soon."""
     device = load("nandakumar2018").device
     assert isinstance(device, PCMParameters)
     g = generator(2)

@@ -124,7 +124,7 @@ def test_chips_share_no_random_numbers(
     for name in ("exponent", "conductance_us"):
         a, b, c = (t[f"model.0.tile.synapse.devices.{name}"] for t in found)
         assert not ((a == b) & (b == c)).any()
-    states = {bytes(t["model.0.tile.synapse.chance.state"].numpy()) for t in found}
+    states = {bytes(t["model.0.tile.synapse.chance.seeds"].numpy()) for t in found}
     assert len(states) == 3
 
     real = together._matvec

@@ -199,8 +199,10 @@ def read_pairs(
     rest: Any = now_s, p.t0_s, *map(np.float32, numbers)
     out: Any = weight.numpy(), spread, due_s.numpy()
     if index is None:
-        return float(_read_due(*devices, *rest, ahead_s, *out))
-    return float(_read_some(*devices, index.numpy(), *rest, *out))
+        found: Any = *devices, *rest, ahead_s, *out
+        return float(_read_due(*found))
+    found = *devices, index.numpy(), *rest, *out
+    return float(_read_some(*found))
 
 
 @njit(cache=True)
