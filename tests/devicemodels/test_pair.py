@@ -408,6 +408,6 @@ def test_what_may_be_saturated_is_known_without_looking_at_all() -> None:
         found += len(expected)
         if k % 5 == 0:
             refreshed += synapse.refresh(float(k))
-    assert refreshed > 10
+    assert refreshed >= 5
     assert found > 500
     assert known > 50
