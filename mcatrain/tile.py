@@ -48,11 +48,15 @@ class Tile(StateModule):
     optimizers see, and its gradient is the gradient with respect to the weights. RPU leaves it 0
     and asks for the factors (x, d) of each example instead: ``factors`` says whether these are
     kept ('must'), may be kept where it saves work ('may'), or are summed at once ('no').
+    output_scale: float32, (1,) or (out,), by which outputs are multiplied after the ADC to make up
+    for drift (`mcatrain.compensation`); None: not at all. Of reading only: it is no part of the
+    state, and gradients do not see it.
     """
 
     scalars: ClassVar = {"now_s": float, "clock_examples": int}
     chi: nn.Parameter
     synapse: Synapse
+    output_scale: Tensor | None
 
     def __init__(self, name: str, synapse: Synapse, periphery: Periphery, clock: Clock) -> None:
         super().__init__()
@@ -63,6 +67,7 @@ class Tile(StateModule):
         self.factors: Literal["no", "may", "must"] = "no"
         self.kept: list[tuple[Tensor, Tensor]] = []
         self.examples = 0
+        self.register_buffer("output_scale", None, persistent=False)
 
     @property
     def now_s(self) -> float:
@@ -89,7 +94,9 @@ class Tile(StateModule):
     def forward(self, x: Tensor) -> Tensor:
         """Return y (n, out) = ADC(W DAC(x) + noise) for the rows of x (n, in)."""
         now, s = self.now_s, self.synapse
-        return matvec(x, s.weights(now), s.read_variance(now), self.periphery.forward, self.chance)
+        p = self.periphery.forward
+        y = matvec(x, s.weights(now), s.read_variance(now), p, self.chance)
+        return y if self.output_scale is None else y.mul_(self.output_scale)
 
     def backward(self, d: Tensor) -> Tensor:
         """Return W^T d (n, in) for the rows of d (n, out), through the transposed array."""
@@ -97,6 +104,12 @@ class Tile(StateModule):
         variance = s.read_variance(now)
         transposed = None if variance is None else variance.T
         return matvec(d, s.weights(now).T, transposed, self.periphery.backward, self.chance)
+
+    @property
+    def reads_plainly(self) -> bool:
+        """Whether nothing stands between the array and its outputs, nor behind it."""
+        p = self.periphery
+        return p.forward.ideal and p.backward.ideal and self.output_scale is None
 
     @property
     def shape(self) -> tuple[int, int]:

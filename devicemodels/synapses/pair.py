@@ -132,6 +132,11 @@ class DifferentialPair(Synapse):
             self._read(now_s)
             self.read_at_s = now_s
 
+    def read_exactly(self) -> None:
+        self.drift_tolerance = 0.0
+        self.due_s.fill_(_NOW)
+        self._due_first_s = _NOW
+
     def weights(self, now_s: float) -> Tensor:
         self._bring_up_to_date(now_s)
         return self.weight.view(self.shape)

@@ -38,7 +38,7 @@ def train(config: TrainConfig, command: list[str] | None = None) -> dict[str, An
 
     Raises InputError for bad input, Interrupted after a signal, with a checkpoint left.
     """
-    device = _device(config)
+    device = pick_device(config)
     torch.set_num_threads(config.threads)
     task = make_task(config, device)
     folder = check_run(config)
@@ -55,7 +55,8 @@ def train(config: TrainConfig, command: list[str] | None = None) -> dict[str, An
     return read_result(done) if done.exists() else run.finish()
 
 
-def _device(config: TrainConfig) -> torch.device:
+def pick_device(config: TrainConfig) -> torch.device:
+    """Return where a run's tensors live. Raises InputError if there is no such device."""
     name = config.torch_device
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--torch-device cuda: torch finds no CUDA device here: use cpu or auto")
