@@ -25,7 +25,7 @@ class Run:
     model: the device with the run's ``without`` and ``vary`` applied; None for float32.
     result: None while the run is not finished. outcome: the final numbers (of the last evaluation
     while the run is not finished). images: PNG of what a generator makes; written: what a
-    language model wrote; None where there is none.
+    language model wrote; evaluation: what mcatrain evaluate found; None where there is none.
     """
 
     folder: Path
@@ -38,6 +38,7 @@ class Run:
     outcome: dict[str, Any]
     images: bytes | None
     written: str | None
+    evaluation: dict[str, Any] | None = None
 
     @property
     def rule(self) -> str:
@@ -140,7 +141,7 @@ def load_run(folder: Path, entry: dict[str, Any] | None = None) -> Run:
         raise InputError(f"{result_path}: metrics is not a table of numbers: {_REBUILD}")
     model = _read_model(folder / "device.toml", config, finished)
     histograms, pulse = _read_histograms(folder / "histograms.json")
-    written = folder / "sample.txt"
+    written, told = folder / "sample.txt", folder / "evaluation.json"
     return Run(
         folder=folder,
         config=config,
@@ -152,6 +153,7 @@ def load_run(folder: Path, entry: dict[str, Any] | None = None) -> Run:
         outcome=outcome,
         images=_read_png(folder / "samples.png"),
         written=_read_text(written) if written.exists() else None,
+        evaluation=_object(_read_json(told), told) if told.exists() else None,
     )
 
 
