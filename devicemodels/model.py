@@ -7,6 +7,7 @@ from typing import Any
 
 from devicemodels.devices.ideal import IdealArray, IdealParameters
 from devicemodels.devices.pcm import PCMParameters
+from devicemodels.devices.programmed import ProgrammedPCMParameters
 from devicemodels.devices.step import (
     ExpStepParameters,
     LinearStepParameters,
@@ -22,11 +23,13 @@ from devicemodels.state import Chance
 from devicemodels.synapses.base import Synapse
 from devicemodels.synapses.bipolar import SingleBipolar
 from devicemodels.synapses.pair import DifferentialPair, PairParameters
+from devicemodels.synapses.programmed import ProgrammedPair
 from devicemodels.synapses.several import SELECTIONS, SeveralDevices
 
 #: Device types a parameter file can name, and the parameters each one needs.
 DEVICE_TYPES: dict[str, type[Parameters]] = {
     "pcm": PCMParameters,
+    "programmed-pcm": ProgrammedPCMParameters,
     "constant-step": StepParameters,
     "linear-step": LinearStepParameters,
     "soft-bounds": SoftBoundsParameters,
@@ -54,6 +57,18 @@ class DeviceModel:
     quantities: tuple[Quantity, ...]
     text: str
     posterior: PosteriorFile | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether the devices take training pulses, not only a programming."""
+        return not isinstance(self.device, ProgrammedPCMParameters)
+
+    @property
+    def full_us(self) -> float | None:
+        """Conductance [µS] up to which weights are placed; None for devices that hold weights."""
+        if isinstance(self.device, ProgrammedPCMParameters):
+            return self.device.g_max
+        return None if self.synapse is None else self.synapse.refresh_above
 
     def without(self, *nonidealities: str) -> DeviceModel:
         """Return the model with PCM non-idealities switched off (see PCMParameters.without)."""
@@ -104,7 +119,7 @@ class DeviceModel:
         them take a pulse, 'all' or 'counter' (see SeveralDevices); None: 'counter' for PCM, else
         'all'. zero_shift: up/down pulse pairs that bring every step device to its symmetry point,
         the weight's zero from then on (see SingleBipolar.zero_shift); 0: none.
-        options (pairs only): drift_tolerance, beta [µS per unit weight].
+        options (pairs only): beta [µS per unit weight]; of those that train, drift_tolerance.
         Raises InputError for an option that is impossible or does not apply to the device.
         """
         number = _count("devices_per_weight", devices_per_weight, 1)
@@ -134,6 +149,9 @@ class DeviceModel:
             beta = options.pop("beta", None)
             pair = self.synapse if beta is None else replace(self.synapse, beta=beta)
             return DifferentialPair(shape, self.device, pair, chance, **options)
+        if isinstance(self.device, ProgrammedPCMParameters):
+            reject_unknown(options, ("beta",), self.name, "option")
+            return ProgrammedPair(shape, self.device, chance, **options)
         if options:
             raise InputError(
                 f"{', '.join(options)} does not apply to {self.name!r}: its devices hold weights "

@@ -138,7 +138,7 @@ class Foundry:
             return options.beta
         model = self._model(options.device_model)
         spread = torch.cat([part.reshape(-1) for part in parts]).std().item()
-        if model.synapse is None:
+        if model.full_us is None:
             raise InputError(
                 f"beta={options.beta!r} does not apply to {model.name!r}: its devices hold "
                 "weights directly; only PCM pairs have it"
@@ -147,7 +147,7 @@ class Foundry:
             raise InputError(
                 f"beta={options.beta!r}: the weights of {name!r} are all alike: give a number"
             )
-        return model.synapse.refresh_above / (deviations(options.beta) * spread)
+        return model.full_us / (deviations(options.beta) * spread)
 
     def _model(self, device_model: str | Path | DeviceModel) -> DeviceModel:
         if isinstance(device_model, DeviceModel):

@@ -49,7 +49,7 @@ class TrainConfig(Options):
             )
         self._check_chips()
         if self.rule != "fp32":
-            self.load_device_model()
+            self._check_trains(self.load_device_model())
 
     def _check_chips(self) -> None:
         for name in ("chips", "device_seed"):
@@ -61,6 +61,14 @@ class TrainConfig(Options):
             raise InputError("--device-seed: every chip has its own; leave it out with --chips")
         if self.jobs < 1 or (self.jobs > 1 and not self.chips):
             raise InputError(f"--jobs {self.jobs}: chips at a time: give --chips, or leave it out")
+
+    def _check_trains(self, model: devicemodels.DeviceModel) -> None:
+        if not model.trains:
+            raise InputError(
+                f"--device-model {self.device_model}: its devices are programmed once and read, "
+                "never trained: train on nandakumar2018, say, then 'mcatrain evaluate' programs "
+                f"the trained weights with --program-on {self.device_model}"
+            )
 
     def load_device_model(self) -> devicemodels.DeviceModel:
         """Load and check the device model, with --without and --vary applied."""

@@ -42,9 +42,11 @@ def test_shipped_file_is_complete(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_file_builds(name: str) -> None:
-    synapse = load(name).build((3, 4), Chance(1, "layer"))
+    model = load(name)
+    synapse = model.build((3, 4), Chance(1, "layer"))
     assert synapse.weights(0.0).shape == (3, 4)
-    assert synapse.granularity > 0
+    if model.trains:
+        assert synapse.granularity > 0
 
 
 def test_the_shipped_models_of_the_papers() -> None:
