@@ -1,4 +1,4 @@
-"""The command line: mcatrain train | compare | fit | devices | report."""
+"""The command line: mcatrain train | compare | fit | evaluate | devices | report."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ _USAGE = """mcatrain: train neural networks on simulated phase-change memory
   mcatrain train    --rule mca --data digits --out DIR     one run; --chips K: of K chips
   mcatrain compare  --rules fp32,mca,rpu --out DIR         the same task by several rules
   mcatrain fit      TABLE.csv --model NAME --out P.toml    a device model from measured reads
+  mcatrain evaluate RUN --times 1s,1h,1d,30d,1y            accuracy against time after training
   mcatrain devices  [NAME]                                 device parameter files, their sources
   mcatrain report   DIR                                    rebuild DIR/report.html
 
@@ -90,6 +91,22 @@ def _compare(command: list[str]) -> int:
     return 0
 
 
+def _evaluate(command: list[str]) -> int:
+    from mcatrain.report import build_report
+    from mcatrain.report.evaluation import evaluation_in_words
+    from mcatrain.run.evaluate import EvaluateConfig, evaluate
+
+    config = _parse(EvaluateConfig, command)
+    try:
+        body = evaluate(config, command)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted: nothing was written; evaluate again") from None
+    for line in evaluation_in_words(body):
+        print(line)
+    print(f"report: {build_report(Path(config.run))}")
+    return 0
+
+
 def _devices(command: list[str]) -> int:
     import devicemodels
     from devicemodels.quantities import shown
@@ -118,6 +135,7 @@ def _report(command: list[str]) -> int:
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "compare": _compare,
+    "evaluate": _evaluate,
     "devices": _devices,
     "report": _report,
 }

@@ -48,11 +48,15 @@ class Tile(StateModule):
     optimizers see, and its gradient is the gradient with respect to the weights. RPU leaves it 0
     and asks for the factors (x, d) of each example instead: ``factors`` says whether these are
     kept ('must'), may be kept where it saves work ('may'), or are summed at once ('no').
+    output_scale: float32, (1,) or (out,), by which outputs are multiplied after the ADC to make up
+    for drift (`mcatrain.compensation`); None: not at all. Of reading only: it is no part of the
+    state, and gradients do not see it.
     """
 
     scalars: ClassVar = {"now_s": float, "clock_examples": int}
     chi: nn.Parameter
     synapse: Synapse
+    output_scale: Tensor | None
 
     def __init__(self, name: str, synapse: Synapse, periphery: Periphery, clock: Clock) -> None:
         super().__init__()
@@ -63,6 +67,7 @@ class Tile(StateModule):
         self.factors: Literal["no", "may", "must"] = "no"
         self.kept: list[tuple[Tensor, Tensor]] = []
         self.examples = 0
+        self.register_buffer("output_scale", None, persistent=False)
 
     @property
     def now_s(self) -> float:
@@ -90,7 +95,9 @@ class Tile(StateModule):
         """Return y (n, out) = ADC(W DAC(x) + noise) for the rows of x (n, in)."""
         synapse = self.synapse
         read = synapse.read(self.clock.now_s)
-        return matvec(x, *read, self.periphery.forward, synapse.chance)
+        y = matvec(x, *read, self.periphery.forward, synapse.chance)
+        scale = self._buffers["output_scale"]
+        return y if scale is None else y.mul_(scale)
 
     def backward(self, d: Tensor) -> Tensor:
         """Return W^T d (n, in) for the rows of d (n, out), through the transposed array."""
@@ -98,6 +105,12 @@ class Tile(StateModule):
         weights, variance = synapse.read(self.clock.now_s)
         transposed = None if variance is None else variance.T
         return matvec(d, weights.T, transposed, self.periphery.backward, synapse.chance)
+
+    @property
+    def reads_plainly(self) -> bool:
+        """Whether nothing stands between the array and its outputs, nor behind it."""
+        p = self.periphery
+        return p.forward.ideal and p.backward.ideal and self.output_scale is None
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -65,6 +65,9 @@ class Synapse(StateModule):
         """Re-write saturated weights; return how many. Only differential pairs saturate."""
         return 0
 
+    def read_exactly(self) -> None:
+        """From now on read without the tolerance that a cache may have."""
+
     def saturated(self, now_s: float) -> tuple[int, int]:
         """Return how many pairs have a device above the refresh threshold, and of how many."""
         return 0, 0

@@ -139,6 +139,11 @@ class DifferentialPair(Synapse):
             self._read(now_s)
             self.read_at_s = now_s
 
+    def read_exactly(self) -> None:
+        self.drift_tolerance = 0.0
+        self.due_s.fill_(_NOW)
+        self._due_first_s = _NOW
+
     def read(self, now_s: float) -> tuple[Tensor, Tensor | None]:
         self._bring_up_to_date(now_s)
         return self._buffers["weight"], self._buffers["variance"]  # type: ignore[return-value]

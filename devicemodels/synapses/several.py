@@ -92,6 +92,9 @@ class SeveralDevices(Synapse):
     def fabricate(self) -> bool:
         return self.array.fabricate()
 
+    def read_exactly(self) -> None:
+        self.array.read_exactly()
+
     def refresh(self, now_s: float) -> int:
         """Re-write saturated pairs, each on its own; return how many pairs."""
         return self.array.refresh(now_s)

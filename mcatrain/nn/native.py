@@ -23,8 +23,7 @@ class NativeConvolution(torch.autograd.Function):
     @staticmethod
     def serves(tile: Tile) -> bool:
         """Whether the tile's converters are ideal and nobody wants the patches themselves."""
-        p = tile.periphery
-        return p.forward.ideal and p.backward.ideal and tile.factors != "must"
+        return tile.reads_plainly and tile.factors != "must"
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, chi: Tensor, tile: Tile, g: Geometry) -> Tensor:

@@ -51,9 +51,7 @@ class InputsFirst(StepByStep):
     @staticmethod
     def serves(array: Array) -> bool:
         """Whether the array is one tile with ideal converters."""
-        if not isinstance(array, Tile):
-            return False
-        return array.periphery.forward.ideal and array.periphery.backward.ideal
+        return isinstance(array, Tile) and array.reads_plainly
 
     def __init__(self, array: Tile, lines: Tensor, units: int) -> None:
         super().__init__(array, lines, units)

@@ -15,6 +15,7 @@ from mcatrain.report import made, summary
 from mcatrain.report.chips import chips_section
 from mcatrain.report.devices import device_sections
 from mcatrain.report.distributions import distribution_figures
+from mcatrain.report.evaluation import evaluation_sections
 from mcatrain.report.pictures import training_figures
 from mcatrain.report.plots import Painter
 from mcatrain.report.records import Results, load_results
@@ -98,6 +99,7 @@ def _render(results: Results) -> str:
             for group in groups
             if (figures := distribution_figures(painter, group))
         ],
+        evaluations=evaluation_sections(painter, groups),
         devices=device_sections(painter, groups),
         sheets=made.sheets(groups),
         texts=made.texts(groups),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -114,6 +114,35 @@ class Painter:
                 _scale(ax, [y for curve in curves for y in curve.points()], axis == "counts")
             if len(curves) > 1:
                 self._legend(fig, [curve.label for curve in curves])
+            return self._svg(fig, alt)
+
+    def against_time(
+        self,
+        curves: Sequence[Curve],
+        title: str,
+        ylabel: str,
+        alt: str,
+        mark: tuple[str, float] | None,
+        words: Callable[[float], str],
+    ) -> Markup:
+        """Draw curves against a time [s] on a log axis whose ticks are the points' times.
+
+        mark: a dotted level and its name. words: writes a time.
+        """
+        with self._figure(_PANEL) as (fig, ax):
+            for curve in (curve for curve in curves if curve.seeds):
+                _draw(ax, curve)
+            if mark is not None:
+                ax.axhline(mark[1], color=_INK, linestyle=_DASHES[2], linewidth=1, label=mark[0])
+            times = sorted({x for curve in curves for seed in curve.seeds for x, _ in seed})
+            if times:
+                ax.set_xscale("log")
+                ax.set_xticks(times, [words(time) for time in times])
+                ax.xaxis.set_minor_formatter(NullFormatter())
+                ax.tick_params(axis="x", which="minor", length=0)
+            ax.set_title(title, fontsize=9.5, loc="left")
+            ax.set_ylabel(ylabel)
+            self._legend(fig, ax.get_legend_handles_labels()[1])
             return self._svg(fig, alt)
 
     def histogram(

@@ -25,7 +25,7 @@ class Run:
     model: the device with the run's ``without`` and ``vary`` applied; None for float32.
     result: None while the run is not finished. outcome: the final numbers (of the last evaluation
     while the run is not finished). images: PNG of what a generator makes; written: what a
-    language model wrote; None where there is none.
+    language model wrote; evaluation: what mcatrain evaluate found; None where there is none.
     """
 
     folder: Path
@@ -38,6 +38,7 @@ class Run:
     outcome: dict[str, Any]
     images: bytes | None
     written: str | None
+    evaluation: dict[str, Any] | None = None
 
     @property
     def rule(self) -> str:
@@ -152,6 +153,7 @@ def load_run(folder: Path, entry: dict[str, Any] | None = None) -> Run:
         outcome=outcome,
         images=_read_png(folder / "samples.png"),
         written=_read_text(written) if written.exists() else None,
+        evaluation=_read_evaluation(folder / "evaluation.json"),
     )
 
 
@@ -269,6 +271,24 @@ def _read_png(path: Path) -> bytes | None:
     if not (content.startswith(b"\x89PNG\r\n\x1a\n") and content.endswith(b"IEND\xaeB`\x82")):
         raise InputError(f"{path}: not a whole PNG image: {_REBUILD}")
     return content
+
+
+def _read_evaluation(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    body = _object(_read_json(path), path)
+    lists = {"times_s": list, "entries": list, "programming": list, "chips": int, "metric": str}
+    wanted = ("device", "programming", "time_s", "compensation", "mean", "sd", "values")
+    entries = body.get("entries")
+    if (
+        "end_of_training" not in body
+        or any(not isinstance(body.get(key), kind) for key, kind in lists.items())
+        or not entries
+        or any(not isinstance(entry, dict) or set(wanted) - entry.keys() for entry in entries)
+        or any(len(entry["values"]) != body["chips"] for entry in entries)
+    ):
+        raise InputError(f"{path}: not as mcatrain evaluate writes it: evaluate the run again")
+    return body
 
 
 def _read_histograms(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:

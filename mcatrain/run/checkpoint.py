@@ -73,10 +73,11 @@ def load(
     optimizer: torch.optim.Optimizer,
     wanted: Collection[str],
     task: Task,
+    or_else: str = "choose another --out",
 ) -> dict[str, Any] | None:
     """Restore what `save` saved; return its progress, or None when there is no checkpoint.
 
-    wanted: the keys that its progress must have.
+    wanted: the keys that its progress must have. or_else: what the user can do, in errors.
     Raises InputError for a damaged checkpoint, for one of another model, and for one of a task
     whose facts (say, a vocabulary) have changed.
     """
@@ -88,7 +89,7 @@ def load(
         if body["format"] != _FORMAT:
             raise InputError(
                 f"{pointer}: format {body['format']} of another mcatrain version; this one reads "
-                f"{_FORMAT}: use that version, or choose another --out"
+                f"{_FORMAT}: use that version, or {or_else}"
             )
         tensors = load_file(folder / body["tensors"])
         progress, groups, plain = body["progress"], body["groups"], body["state"]
@@ -103,20 +104,18 @@ def load(
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{pointer}: the checkpoint is damaged ({error}): restore it from a copy, or start "
-            "anew in another --out"
+            f"{pointer}: the checkpoint is damaged ({error}): restore it from a copy, or {or_else}"
         ) from None
     for name, value in task.facts().items():
         if facts.get(name) != value:
             raise InputError(
                 f"{pointer}: the run was made with another {name.replace('_', ' ')}: the data or "
-                "the program changed since; restore it, or choose another --out"
+                f"the program changed since; restore it, or {or_else}"
             )
-    _load_model(pointer, model, tensors)
+    _load_model(pointer, model, tensors, or_else)
     if kinds != [sorted(group) for group in optimizer.param_groups]:
         raise InputError(
-            f"{pointer}: is of another optimizer: resume with the options of that run, or choose "
-            "another --out"
+            f"{pointer}: is of another optimizer: resume with the options of that run, or {or_else}"
         )
     for key, value in tensors.items():
         if key.startswith("optimizer."):
@@ -130,7 +129,7 @@ def load(
     return progress
 
 
-def _load_model(pointer: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+def _load_model(pointer: Path, model: nn.Module, tensors: dict[str, Tensor], or_else: str) -> None:
     saved = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     mine = model.state_dict()
     for key in sorted(saved.keys() | mine.keys()):
@@ -139,7 +138,7 @@ def _load_model(pointer: Path, model: nn.Module, tensors: dict[str, Tensor]) -> 
             found, wanted = (_describe(t) for t in (a, b))
             raise InputError(
                 f"{pointer}: is of another model: {key} is {found} there and {wanted} here: "
-                "resume with the options of that run, or choose another --out"
+                f"resume with the options of that run, or {or_else}"
             )
     model.load_state_dict(saved)
 

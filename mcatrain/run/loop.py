@@ -45,7 +45,7 @@ def train_together(
     """
     first = configs[0]
     torch.set_num_threads(first.threads)
-    task = make_task(first, _device(first))
+    task = make_task(first, pick_device(first))
     runs: dict[int, Run] = {}
     results: dict[int, dict[str, Any]] = {}
     for k, config in enumerate(configs):
@@ -77,7 +77,8 @@ def _begin(config: TrainConfig, task: Task, command: list[str]) -> Run:
     return Run(config, own, Path(config.out), model, optimizer, command)
 
 
-def _device(config: TrainConfig) -> torch.device:
+def pick_device(config: TrainConfig) -> torch.device:
+    """Return where a run's tensors live. Raises InputError if there is no such device."""
     name = config.torch_device
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--torch-device cuda: torch finds no CUDA device here: use cpu or auto")

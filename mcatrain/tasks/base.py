@@ -44,6 +44,9 @@ class Task(ABC):
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return what is measured on the test set, the metric and ``test_loss`` among it."""
 
+    def feed(self, model: nn.Module) -> None:  # noqa: B027 - only batch norm asks for it
+        """Pass inputs as in training through what has batch norm, to measure its statistics."""
+
     def state(self) -> dict[str, Tensor]:
         """Return what else a checkpoint must hold, e.g. the state of a recurrent network."""
         return {}

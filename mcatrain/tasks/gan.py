@@ -106,6 +106,12 @@ class GANTask(Task):
         with torch.no_grad():
             return torch.cat([generator(part) for part in noise.to(self.device).split(1000)])
 
+    def feed(self, model: nn.Module) -> None:
+        generator, _ = _parts(model)
+        chance = torch.Generator().manual_seed(_SEED + 1)  # not the noise of evaluations
+        for part in torch.randn(2000, LATENT, generator=chance).to(self.device).split(200):
+            generator(part)
+
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return frechet_distance to the test images, and test_loss of the discriminator [nats]."""
         images = self._generate(model, max(_EVALUATED, len(self.test_x)))
