@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from devicemodels.errors import InputError
 from mcatrain.report.metrics import METRICS, Metric
 from mcatrain.report.pictures import Figure
 from mcatrain.report.plots import MINUS, PLUS, Curve, Painter
@@ -33,22 +34,29 @@ class EvaluationSection:
 
 
 def evaluation_sections(painter: Painter, groups: Sequence[Group]) -> list[EvaluationSection]:
-    """Return a section for every run that was evaluated."""
-    return [
-        _section(painter, group, run, run.evaluation)
-        for group in groups
-        for run in group.runs
-        if run.evaluation is not None
-    ]
+    """Return a section for every run that was evaluated. Raises InputError for a damaged file."""
+    sections = []
+    for group, run in ((group, run) for group in groups for run in group.runs):
+        if run.evaluation is None:
+            continue
+        try:
+            sections.append(_section(painter, group, run, run.evaluation))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+            raise InputError(
+                f"{run.folder / 'evaluation.json'}: not as mcatrain evaluate writes it: evaluate "
+                "the run again"
+            ) from None
+    return sections
 
 
 def _section(
     painter: Painter, group: Group, run: Run, evaluation: dict[str, Any]
 ) -> EvaluationSection:
-    metric = _metric(evaluation)
-    places = _places(evaluation)
+    metric, places = _metric(evaluation), _places(evaluation)
+    if not places:
+        raise ValueError("no entries")
     end = number(evaluation["end_of_training"])
-    mark = None if end is None else ("at the end of training", metric.scale * end)
+    mark = None if end is None else ("end of training", metric.scale * end)
     panels = []
     for place in places:
         curves = [
@@ -102,7 +110,7 @@ def evaluation_in_words(evaluation: dict[str, Any]) -> list[str]:
 
 
 def _metric(evaluation: dict[str, Any]) -> Metric:
-    return next(m for m in METRICS if m.key == evaluation["metric"])
+    return {metric.key: metric for metric in METRICS}[evaluation["metric"]]
 
 
 def _places(evaluation: dict[str, Any]) -> list[tuple[str, str]]:

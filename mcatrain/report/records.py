@@ -141,7 +141,7 @@ def load_run(folder: Path, entry: dict[str, Any] | None = None) -> Run:
         raise InputError(f"{result_path}: metrics is not a table of numbers: {_REBUILD}")
     model = _read_model(folder / "device.toml", config, finished)
     histograms, pulse = _read_histograms(folder / "histograms.json")
-    written = folder / "sample.txt"
+    written, told = folder / "sample.txt", folder / "evaluation.json"
     return Run(
         folder=folder,
         config=config,
@@ -153,7 +153,7 @@ def load_run(folder: Path, entry: dict[str, Any] | None = None) -> Run:
         outcome=outcome,
         images=_read_png(folder / "samples.png"),
         written=_read_text(written) if written.exists() else None,
-        evaluation=_read_evaluation(folder / "evaluation.json"),
+        evaluation=_object(_read_json(told), told) if told.exists() else None,
     )
 
 
@@ -271,24 +271,6 @@ def _read_png(path: Path) -> bytes | None:
     if not (content.startswith(b"\x89PNG\r\n\x1a\n") and content.endswith(b"IEND\xaeB`\x82")):
         raise InputError(f"{path}: not a whole PNG image: {_REBUILD}")
     return content
-
-
-def _read_evaluation(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    body = _object(_read_json(path), path)
-    lists = {"times_s": list, "entries": list, "programming": list, "chips": int, "metric": str}
-    wanted = ("device", "programming", "time_s", "compensation", "mean", "sd", "values")
-    entries = body.get("entries")
-    if (
-        "end_of_training" not in body
-        or any(not isinstance(body.get(key), kind) for key, kind in lists.items())
-        or not entries
-        or any(not isinstance(entry, dict) or set(wanted) - entry.keys() for entry in entries)
-        or any(len(entry["values"]) != body["chips"] for entry in entries)
-    ):
-        raise InputError(f"{path}: not as mcatrain evaluate writes it: evaluate the run again")
-    return body
 
 
 def _read_histograms(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:

@@ -113,7 +113,7 @@ def _config(saved: dict[str, Any], folder: Path, where: Path) -> TrainConfig:
     try:
         config = TrainConfig(**(saved | changed))
         missing = sorted(config.table().keys() - saved.keys())
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise InputError(
             f"{where}: cannot be read as options ({error}): restore it, use the version of "
             f"mcatrain that wrote it, or {_OR_ELSE}"
