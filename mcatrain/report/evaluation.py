@@ -36,7 +36,7 @@ class EvaluationSection:
 def evaluation_sections(painter: Painter, groups: Sequence[Group]) -> list[EvaluationSection]:
     """Return a section for every run that was evaluated. Raises InputError for a damaged file."""
     sections = []
-    for group, run in ((group, run) for group in groups for run in group.runs):
+    for group, run in [(owner, run) for owner in groups for run in owner.runs]:
         if run.evaluation is None:
             continue
         try:
