@@ -134,7 +134,7 @@ def test_out_is_required(refused: Callable[..., str]) -> None:
 
 def test_commands_are_checked(refused: Callable[..., str]) -> None:
     assert "'train'" in refused("trian")
-    assert "known: compare, devices, fit, report, train" in refused("xyz")
+    assert "known: compare, devices, evaluate, fit, report, train" in refused("xyz")
     assert "--out" in refused("--out", "x")
 
 
