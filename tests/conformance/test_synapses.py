@@ -178,6 +178,26 @@ def test_reading_does_not_change_the_devices(device: str) -> None:
 
 
 @every_device
+def test_reads_are_exact_when_asked_for(device: str) -> None:
+    """What a synapse keeps of earlier reads may be off by its tolerance, then no more.
+
+    A read of a time before the last one is fresh anyway.
+    """
+    synapse, twin = build(device), build(device)
+    for one in (synapse, twin):
+        train(one)
+        one.weights(5_000.0)
+    lazy = synapse.weights(5_010.0).clone()
+    synapse.read_exactly()
+    twin.weights(1e6)
+    exact = twin.weights(5_010.0)
+    assert torch.equal(synapse.weights(5_010.0), exact)
+    assert torch.equal(lazy, exact) != device.startswith("pcm")
+    variance, fresh = synapse.read_variance(5_010.0), twin.read_variance(5_010.0)
+    assert (variance is None and fresh is None) or torch.equal(variance, fresh)  # type: ignore[arg-type]
+
+
+@every_device
 def test_events_move_the_weights_in_the_mean_as_their_sign_says(device: str) -> None:
     """Half of 5,000 weights up, half down, 3 pulses each, seed 2.
 

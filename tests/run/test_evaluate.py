@@ -110,6 +110,9 @@ def test_it_repeats_from_the_seed_and_times_do_not_depend_on_each_other(
         assert command("evaluate", "x", "--times", times, "--chips", "3")[0] == 0
         bodies.append(found(folder)["entries"])
     assert bodies[0] == bodies[1]
+    plain = [e for e in bodies[0] if e["compensation"] == "none"]
+    own = [entry["values"] for entry in plain if entry["programming"] == "own"]
+    assert any(len(set(values)) > 1 for values in own)  # every chip has read noise of its own
     assert [e for e in bodies[0] if e["time_s"] == 86_400.0] == bodies[2]
     other = run("y", seed=1)
     assert command("evaluate", "y", "--times", "1d", "--chips", "3")[0] == 0
