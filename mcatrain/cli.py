@@ -94,7 +94,8 @@ def _compare(command: list[str]) -> int:
 def _evaluate(command: list[str]) -> int:
     from mcatrain.report import build_report
     from mcatrain.report.evaluation import evaluation_in_words
-    from mcatrain.run.evaluate import EvaluateConfig, evaluate
+    from mcatrain.run.evaluate import evaluate
+    from mcatrain.run.evaluate_options import EvaluateConfig
 
     config = _parse(EvaluateConfig, command)
     try:

@@ -8,128 +8,27 @@ import platform
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
-import tyro
 from torch import nn
 
-import devicemodels
 import mcatrain
-from devicemodels.errors import InputError, closest
+from devicemodels.errors import InputError
 from devicemodels.state import derive_seed
 from devicemodels.synapses.programmed import ProgrammedPair, Verification
-from mcatrain.compensation import KINDS, Calibration, recalibrate_batchnorm
+from mcatrain.compensation import Calibration, recalibrate_batchnorm
 from mcatrain.nn.convert import convert, unconvert
-from mcatrain.periphery import preset
-from mcatrain.run import values
+from mcatrain.run.evaluate_options import OWN, WRITE_VERIFY, EvaluateConfig
 from mcatrain.run.folder import write_json
-from mcatrain.run.times import times_s
 from mcatrain.run.trained import Trained, load_trained
 from mcatrain.tile import tiles
 
-OWN, PROGRAMMED = "own", "programmed"
-OPEN_LOOP, WRITE_VERIFY = "open-loop", "write-verify"
+#: Of write-verify where nothing is said.
 _TOLERANCE_US, _MOST_WRITES = 0.5, 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Evaluate a finished run at times after the end of its training."""
-
-    run: tyro.conf.Positional[str]
-    """Folder of the run."""
-    times: str = "1s,1h,1d,30d,1y"
-    """Times after the end of training, or after programming, rising; units s, m or min, h, d, y."""
-    compensation: str = "none,global,column"
-    """Of drift, digital: none; global: one factor a layer; column: one an output."""
-    recalibrate_batchnorm: bool = False
-    """Measure the statistics of batch norm anew at each time, on generated or training inputs."""
-    on: str = ""
-    """own: the devices that were trained, in their state; programmed: the trained weights written
-    once to other devices; default both, for fp32 programmed."""
-    program_on: str = "joshi2020"
-    """Device model that is programmed: a name from 'mcatrain devices' or a FILE.toml."""
-    programming: str = ""
-    """open-loop: each device is written once; write-verify: read and written anew while it misses
-    its target; default open-loop."""
-    tolerance: float | None = None
-    """write-verify: largest miss of a read that is left as it is [uS]; default 0.5."""
-    most_writes: int | None = None
-    """write-verify: most writes of a device; default 10."""
-    periphery: str = ""
-    """Converters of programmed arrays: mca, rpu2016 or ideal; default the run's, for fp32 mca."""
-    chips: int = 5
-    """Repeat on this many chips: own devices with read noise of their own, programmed ones with
-    devices of their own too."""
-    data_dir: str = ""
-    """Folder of data sets, if not the run's."""
-
-    def __post_init__(self) -> None:
-        if self.chips < 1:
-            raise InputError(f"--chips {self.chips}: give at least 1")
-        times_s(self.times)  # raises for what cannot be read
-        for option, given, known in (
-            ("--compensation", self.compensations, KINDS),
-            ("--on", values.names(self.on), (OWN, PROGRAMMED)),
-            ("--programming", values.names(self.programming), (OPEN_LOOP, WRITE_VERIFY)),
-        ):
-            if len(set(given)) < len(given):
-                raise InputError(f"{option} {','.join(given)}: give each once")
-            for name in given:
-                if name not in known:
-                    raise InputError(f"{option} {name!r}: {closest(name, known)}")
-        if not self.compensations:
-            raise InputError(f"--compensation: give some of {', '.join(KINDS)}")
-        if self.tolerance is not None and not 0 < self.tolerance < math.inf:
-            raise InputError(f"--tolerance {self.tolerance}: give a positive conductance [uS]")
-        if self.most_writes is not None and self.most_writes < 1:
-            raise InputError(f"--most-writes {self.most_writes}: give at least 1")
-        for option, value in (
-            ("--tolerance", self.tolerance), ("--most-writes", self.most_writes),
-        ):  # fmt: skip
-            if value is not None and WRITE_VERIFY not in values.names(self.programming):
-                raise InputError(f"{option} {value}: needs --programming write-verify")
-        if self.programming and self.on and PROGRAMMED not in values.names(self.on):
-            raise InputError(
-                f"--programming {self.programming}: nothing is programmed with --on {self.on}"
-            )
-        if self.periphery:
-            preset(self.periphery)  # raises for an unknown name
-
-    @property
-    def compensations(self) -> tuple[str, ...]:
-        """The kinds of --compensation."""
-        return values.names(self.compensation)
-
-    @cached_property
-    def device_model(self) -> devicemodels.DeviceModel:
-        """The device model that is programmed."""
-        model = devicemodels.load(self.program_on)
-        if model.trains:
-            raise InputError(
-                f"--program-on {self.program_on}: a {model.device_type} model states no error "
-                "of programming: take joshi2020 or one like it"
-            )
-        return model
-
-    def places(self, run: Trained) -> list[tuple[str, str]]:
-        """Return (device model, programming or 'own') of all that is read."""
-        on = values.names(self.on) or ((PROGRAMMED,) if run.device is None else (OWN, PROGRAMMED))
-        if OWN in on and run.device is None:
-            raise InputError(
-                f"--on {OWN}: {self.run} was trained by fp32, which has no devices: use --on "
-                f"{PROGRAMMED}"
-            )
-        found = [(str(run.device), OWN)] if OWN in on else []
-        if PROGRAMMED in on:
-            ways = values.names(self.programming) or (OPEN_LOOP,)
-            found += [(self.device_model.name, way) for way in ways]
-        return found
 
 
 def evaluate(config: EvaluateConfig, command: list[str]) -> dict[str, Any]:
@@ -142,7 +41,7 @@ def evaluate(config: EvaluateConfig, command: list[str]) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[]):
         run = load_trained(folder, config.data_dir)
         entries, programming = [], []
-        for device, way in config.places(run):
+        for device, way in config.places(run.device):
             place = _Place(config, run, way)
             entries += [{"device": device, **entry} for entry in place.entries()]
             if way != OWN:
@@ -152,7 +51,7 @@ def evaluate(config: EvaluateConfig, command: list[str]) -> dict[str, Any]:
         "device": run.device,
         "metric": run.task.metric,
         "end_of_training": run.metric_at_end,
-        "times_s": times_s(config.times),
+        "times_s": config.seconds,
         "chips": config.chips,
         "entries": entries,
         "programming": programming,
@@ -208,7 +107,7 @@ class _Place:
         try:
             with _apart(model, f"{self.way}, chip {chip}, reference"):
                 calibration = Calibration(model)
-            for time_s in times_s(config.times):
+            for time_s in config.seconds:
                 clock.now_s = start_s + time_s
                 at = f"{self.way}, chip {chip}, {time_s} s"
                 with _apart(model, f"{at}, calibration"):
@@ -248,14 +147,18 @@ class _Place:
         )
         for tile in tiles(model).values():
             assert isinstance(tile.synapse, ProgrammedPair)
-            most = 1 if self.way == OPEN_LOOP else self.config.most_writes or _MOST_WRITES
-            tolerance = self.config.tolerance or _TOLERANCE_US
             if self.way == WRITE_VERIFY:
-                self.took.append(tile.synapse.verify(tolerance, most))
+                self.took.append(tile.synapse.verify(*self._limits))
             else:
                 number = 2 * tile.synapse.size
                 self.took.append(Verification(number, number, 0, 0.0))
         return model.to(self.run.task.device)
+
+    @property
+    def _limits(self) -> tuple[float, int]:
+        """Tolerance [µS] and most writes of write-verify."""
+        given = self.config
+        return given.tolerance or _TOLERANCE_US, given.most_writes or _MOST_WRITES
 
     def cost(self) -> dict[str, Any]:
         """Return what the programming of a chip took, in the mean over chips."""
@@ -268,8 +171,7 @@ class _Place:
         if self.way == WRITE_VERIFY:
             near = sum(one.converged * one.devices for one in self.took)
             found["converged"] = near / devices
-            found["tolerance_us"] = self.config.tolerance or _TOLERANCE_US
-            found["most_writes"] = self.config.most_writes or _MOST_WRITES
+            found["tolerance_us"], found["most_writes"] = self._limits
         return found
 
 
