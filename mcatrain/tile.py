@@ -96,7 +96,8 @@ class Tile(StateModule):
         synapse = self.synapse
         read = synapse.read(self.clock.now_s)
         y = matvec(x, *read, self.periphery.forward, synapse.chance)
-        return y if self.output_scale is None else y.mul_(self.output_scale)
+        scale = self._buffers["output_scale"]
+        return y if scale is None else y.mul_(scale)
 
     def backward(self, d: Tensor) -> Tensor:
         """Return W^T d (n, in) for the rows of d (n, out), through the transposed array."""
