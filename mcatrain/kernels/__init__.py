@@ -24,6 +24,11 @@ def accumulate(chi: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return form(__name__, chi).accumulate(chi, *rest)
 
 
+def program_pairs(chi: Tensor, *rest: Any) -> Tensor:
+    """See `reference.program_pairs`."""
+    return form(__name__, chi).program_pairs(chi, *rest)
+
+
 def coincidences(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """See `reference.coincidences`."""
     return form(__name__, x).coincidences(x, *rest)

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from devicemodels.kernels import reference as devices
+
 if TYPE_CHECKING:
+    from devicemodels.devices.pcm import PCMParameters
     from mcatrain.periphery import Converters
 
 
@@ -86,6 +89,54 @@ def accumulate(
     """
     chi.addr_(d, x, alpha=scale)
     return spend(chi, epsilon)
+
+
+def program_pairs(
+    chi: Tensor,
+    gradient: Tensor | tuple[Tensor, Tensor] | None,
+    scale: float,
+    epsilon: float,
+    conductance_us: Tensor,
+    pulses: Tensor,
+    programmed_at_s: Tensor,
+    exponent: Tensor,
+    now_s: float,
+    beta_us: float,
+    parameters: PCMParameters,
+    seed: int,
+    limit: int,
+    weight: Tensor,
+    variance: Tensor | None,
+) -> Tensor:
+    """Add scale times the gradient to chi, `spend` it, pulse the PCM pairs, and read these anew.
+
+    All in place: the step of plain SGD on a differential pair. chi: (out, in). gradient: (out,
+    in), or its factors x (n, in) and d (n, out) of d^T x, or None for nothing to add. The devices
+    as in `set_pulses` and `read_pairs`; those pulsed were programmed at now_s. seed: 0 to
+    2^63 - 1; the forms draw other numbers from it: with write noise they agree in distribution
+    only. Returns int64 (3,), on the device of chi: events, pulses, and the most pulses of one
+    event; if these are more than ``limit``, no device was touched.
+    """
+    if isinstance(gradient, tuple):
+        chi.addmm_(gradient[1].T, gradient[0], alpha=scale)
+    elif gradient is not None:
+        chi.add_(gradient, alpha=scale)
+    index, signed = spend(chi, epsilon)
+    count = signed.abs()
+    most = int(count.max()) if len(count) else 0
+    counters = torch.tensor([len(index), int(count.sum()), most], device=chi.device)
+    if not len(index) or most > limit:
+        return counters
+    normals = torch.empty(int(count.sum()), device=chi.device)
+    devices.normals(normals, seed)
+    device = index + chi.numel() * (signed < 0)
+    devices.set_pulses(conductance_us, pulses, device, count, normals, parameters)
+    programmed_at_s[device] = now_s
+    devices.read_pairs(
+        conductance_us, programmed_at_s, exponent, index, now_s, beta_us, parameters, weight,
+        variance,
+    )  # fmt: skip
+    return counters
 
 
 def coincidences(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ from devicemodels.devices.step import (
 from devicemodels.kernels import cpu, reference
 from devicemodels.kernels.cpu.normals import philox
 
+Both = Callable[..., list[list[Tensor]]]
 SIZE = 3_000
 STEP = {
     "dw_min": 0.01, "dw_min_dtod": 0.3, "dw_min_std": 0.3, "up_down": 1.1, "up_down_dtod": 0.02,
@@ -51,15 +55,21 @@ def random_events(size: int, most: int, g: torch.Generator) -> PulseEvents:
     return PulseEvents(events.index[order], events.count[order])
 
 
-def both(kernel: Any, *arguments: Any) -> list[list[Tensor]]:
-    """Run both forms on clones of the arguments; return the tensors each leaves behind."""
-    left = []
-    for form in ("reference", "cpu"):
-        own = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
-        with kernels.use(form):
-            kernel(*own)
-        left.append([a for a in own if isinstance(a, Tensor)])
-    return left
+@pytest.fixture
+def both(fast: str, place: torch.device) -> Callable[..., list[list[Tensor]]]:
+    """Runs the reference and another form on clones of the arguments; returns the tensors that
+    each leaves behind."""
+
+    def run(kernel: Any, *arguments: Any) -> list[list[Tensor]]:
+        left = []
+        for form, device in (("reference", "cpu"), (fast, place)):
+            own = [a.to(device, copy=True) if isinstance(a, Tensor) else a for a in arguments]
+            with kernels.use(form):
+                kernel(*own)
+            left.append([a.cpu() for a in own if isinstance(a, Tensor)])
+        return left
+
+    return run
 
 
 def assert_same(left: list[list[Tensor]], scale: float = 0.0) -> None:
@@ -70,7 +80,7 @@ def assert_same(left: list[list[Tensor]], scale: float = 0.0) -> None:
 
 
 @pytest.mark.parametrize("without", [(), ("write-noise",), ("history", "nonlinearity")])
-def test_set_pulses(without: tuple[str, ...]) -> None:
+def test_set_pulses(without: tuple[str, ...], both: Both) -> None:
     device = load("nandakumar2018").without(*without).device
     g = generator(1)
     events = random_events(SIZE, 12, g)
@@ -87,7 +97,7 @@ def test_set_pulses(without: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("noisy", [True, False])
 @pytest.mark.parametrize("part", [True, False], ids=["some", "all"])
 @pytest.mark.parametrize("now_s", [500.0, 1e7])
-def test_read_pairs(now_s: float, part: bool, noisy: bool) -> None:
+def test_read_pairs(now_s: float, part: bool, noisy: bool, both: Both) -> None:
     """Ages from before programming, over below T0, to months."""
     device = load("nandakumar2018").device
     assert isinstance(device, PCMParameters)
@@ -136,11 +146,11 @@ def test_normals(form: str) -> None:
     assert 4 < float(draws.abs().max()) < 6.8
 
 
-def test_aged_pairs() -> None:
+def test_aged_pairs(fast: str, place: torch.device) -> None:
     """The window is open at the old end and closed at the young end, in both forms."""
-    at = torch.tensor([1.0, 2, 3, 4, 9, 9, 9, 9, 9, 2], dtype=torch.float64)
-    many = torch.randint(0, 50, (2 * SIZE,), generator=generator(3)).double()
-    for form in ("reference", "cpu"):
+    at = torch.tensor([1.0, 2, 3, 4, 9, 9, 9, 9, 9, 2], dtype=torch.float64).to(place)
+    many = torch.randint(0, 50, (2 * SIZE,), generator=generator(3)).double().to(place)
+    for form in ("reference", fast):
         with kernels.use(form):
             assert kernels.aged_pairs(at, 3.0, 1.0).tolist() == [1, 2, 4]
             assert kernels.aged_pairs(at, 0.5, 0.0).tolist() == []
@@ -150,11 +160,11 @@ def test_aged_pairs() -> None:
             assert torch.equal(found, expected)
 
 
-def test_high_pairs() -> None:
+def test_high_pairs(fast: str, place: torch.device) -> None:
     """Either device counts, a conductance at the limit does not, in both forms."""
-    g = torch.tensor([1.0, 5, 4, 2, 9, 3, 3, 4, 9, 9])
-    many = torch.rand(2 * 5000, generator=generator(5))
-    for form in ("reference", "cpu"):
+    g = torch.tensor([1.0, 5, 4, 2, 9, 3, 3, 4, 9, 9]).to(place)
+    many = torch.rand(2 * 5000, generator=generator(5)).to(place)
+    for form in ("reference", fast):
         with kernels.use(form):
             assert kernels.high_pairs(g, 4.0).tolist() == [1, 3, 4]
             assert kernels.high_pairs(many[:0], 4.0).tolist() == []
@@ -164,7 +174,7 @@ def test_high_pairs() -> None:
 
 @pytest.mark.parametrize("spread", [0.0, 0.3])
 @pytest.mark.parametrize("name", RESPONSES)
-def test_step_pulses(name: str, spread: float) -> None:
+def test_step_pulses(name: str, spread: float, both: Both) -> None:
     response, g = replace(RESPONSES[name], dw_min_std=spread), generator(4)
     events = random_events(SIZE, 12, g)
     lower, upper = -0.2 - torch.rand(SIZE, generator=g), 0.2 + torch.rand(SIZE, generator=g)
@@ -182,7 +192,7 @@ def test_step_pulses(name: str, spread: float) -> None:
     assert moved[events.index].float().mean() > 0.8
 
 
-def test_empty_events() -> None:
+def test_empty_events(both: Both) -> None:
     none, nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
     device = load("nandakumar2018").device
     g, pulses = torch.ones(4), torch.zeros(4, dtype=torch.int32)
@@ -190,6 +200,34 @@ def test_empty_events() -> None:
     for response in RESPONSES.values():
         w = torch.zeros(4)
         assert_same(both(kernels.step_pulses, w, g, g, g, -g, none, none, nothing, 0.3, response))
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257])
+def test_lists_that_end_at_a_block(size: int, both: Both) -> None:
+    """One event, and one less and more than a program of the cuda form takes."""
+    g, index = generator(6), torch.arange(size)
+    count = torch.randint(1, 4, (size,), generator=g)
+    normals = torch.randn(int(count.sum()), generator=g)
+    pcm = torch.full((size,), 0.1), torch.zeros(size, dtype=torch.int32)
+    device = load("nandakumar2018").device
+    assert_same(both(kernels.set_pulses, *pcm, index, count, normals, device))
+    w, one = torch.zeros(size), torch.ones(size)
+    devices = (0.01 * one, 0.02 * one, one, -one)
+    for response in RESPONSES.values():
+        left = both(kernels.step_pulses, w, *devices, index, -count, normals, 0.3, response)
+        assert_same(left, scale=1.0)
+
+
+def test_the_form_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cards take the cuda form where a triton that serves can be imported, else silently the
+    reference."""
+    form_of = kernels._form_of.__wrapped__
+    for version, form in (("3.3.1", "reference"), ("3.4.0", "cuda"), ("3.10.0+git1", "cuda")):
+        monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__=version))
+        assert form_of("cuda") == form
+        assert form_of("mps") == "reference"
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert form_of("cuda") == "reference"
 
 
 def test_use_chooses_the_form_and_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
