@@ -283,12 +283,13 @@ def test_training_goes_alike_in_every_form(rule: str, fast: str, place: torch.de
             torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
 
 
-def test_what_is_no_number_stays_so(fast: str, place: torch.device) -> None:
+@pytest.mark.parametrize("name", ["8 bits, NM", "2016"])
+def test_what_is_no_number_stays_so(name: str, fast: str, place: torch.device) -> None:
     """Converters do not clip it to their range, or divergence would go unseen."""
     x, w = torch.rand(3, 20), torch.rand(4, 20)
     x[1, 2] = math.nan
     with device_kernels.use(fast):
         y, _ = kernels.convert(
-            x.to(place), w.to(place), None, CONVERTERS["8 bits, NM"], 1.0, None, None, None
+            x.to(place), w.to(place), None, CONVERTERS[name], 1.0, None, None, None
         )
     assert y.isnan().any(dim=1).tolist() == [False, True, False]
