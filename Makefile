@@ -32,7 +32,7 @@ test-slow: setup
 	$(ONE) $(BIN)/pytest -n auto -m slow
 
 bench: setup
-	$(ONE) $(BIN)/python -m benchmarks.step
+	$(ONE) $(BIN)/python -m benchmarks
 
 # Tables and figures of the papers, one after the other: make papers BUDGET=hour
 BUDGET ?= smoke

@@ -27,6 +27,13 @@ class StateModule(nn.Module):
     #: Name and type of Python attributes that belong to the state (saved as 0-d tensors).
     scalars: ClassVar[dict[str, type[int] | type[float]]] = {}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Numbers change at every step, and torch asks of each whether it is a module.
+        if type(value) in (int, float):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def borrow(self, name: str, module: nn.Module) -> None:
         """Keep a reference to a module that another one owns (and saves, and moves)."""
         object.__setattr__(self, name, module)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from devicemodels.pulses import rounds
 from devicemodels.quantities import Parameters, quantity
 from devicemodels.state import Chance, StateModule
 
@@ -32,7 +33,12 @@ class IdealArray(StateModule):
         """Set the states to ``weight`` (size,)."""
         self.weight.copy_(weight)
 
-    def pulse(self, index: Tensor, count: Tensor) -> None:
-        """Add ``count`` (n,) signed steps to the distinct devices ``index`` (n,)."""
-        moved = self.weight[index].double() + count.double() * self.physics.step
-        self.weight[index] = moved.to(self.weight.dtype)
+    def pulse(self, index: Tensor, count: Tensor, repeats: bool = False) -> None:
+        """Add ``count`` (n,) signed steps to the devices ``index`` (n,), in order.
+
+        repeats: whether a device may occur more than once.
+        """
+        for part in rounds(index) if repeats else (slice(None),):
+            device = index[part]
+            moved = self.weight[device].double() + count[part].double() * self.physics.step
+            self.weight[device] = moved.to(self.weight.dtype)

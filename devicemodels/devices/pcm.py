@@ -116,10 +116,15 @@ class PCMArray(StateModule):
         self.pulses[index] = 0
         self.programmed_at_s[index] = now_s
 
-    def set(self, index: Tensor, count: Tensor, now_s: float) -> None:
-        """Apply ``count`` (n,) > 0 SET pulses to the distinct devices ``index`` (n,)."""
+    def set(self, index: Tensor, count: Tensor, now_s: float, repeats: bool = False) -> None:
+        """Apply ``count`` (n,) > 0 SET pulses to the devices ``index`` (n,), in order.
+
+        repeats: whether a device may occur more than once.
+        """
         normals = self.chance.normal(int(count.sum()))
-        kernels.set_pulses(self.conductance_us, self.pulses, index, count, normals, self.physics)
+        kernels.set_pulses(
+            self.conductance_us, self.pulses, index, count, normals, self.physics, repeats
+        )
         self.programmed_at_s[index] = now_s
 
     def conductance(self, now_s: float, index: Tensor | None = None) -> Tensor:

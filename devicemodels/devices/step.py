@@ -118,15 +118,13 @@ class ExpStepParameters(StepParameters):
 class StepArray(StateModule):
     """``size`` bipolar step devices at weight 0, each with its own steps and bounds.
 
-    weight: state in weight units. step_up, step_down: mean steps of each device (positive).
-    upper, lower: its bounds. All (size,) float32.
+    weight: (size,) float32, state in weight units. devices: (size, 4) float32, the mean steps of
+    each device, down (below 0) and up, its lower and its upper bound, side by side in memory as a
+    pulse needs them all.
     """
 
     weight: Tensor
-    step_up: Tensor
-    step_down: Tensor
-    upper: Tensor
-    lower: Tensor
+    devices: Tensor
     chance: Chance
 
     def __init__(self, size: int, parameters: StepParameters, chance: Chance) -> None:
@@ -139,11 +137,30 @@ class StepArray(StateModule):
 
         step, ratio = spread(p.dw_min, p.dw_min_dtod), spread(p.up_down, p.up_down_dtod)
         # The ratio splits the step so that the mean of up and down stays the device's dw_min.
-        self.register_buffer("step_up", step * 2 * ratio / (1 + ratio))
-        self.register_buffer("step_down", step * 2 / (1 + ratio))
-        self.register_buffer("upper", spread(p.w_max, p.w_max_dtod))
-        self.register_buffer("lower", spread(p.w_min, p.w_min_dtod))
+        up, down = step * 2 * ratio / (1 + ratio), step * 2 / (1 + ratio)
+        upper, lower = spread(p.w_max, p.w_max_dtod), spread(p.w_min, p.w_min_dtod)
+        self.register_buffer("devices", torch.stack([-down, up, lower, upper], dim=1))
         self.register_buffer("weight", torch.zeros(size, dtype=torch.float32))
+
+    @property
+    def step_up(self) -> Tensor:
+        """Mean up step of each device, (size,) float32, above 0."""
+        return self.devices[:, 1]
+
+    @property
+    def step_down(self) -> Tensor:
+        """Mean down step of each device, (size,) float32, above 0."""
+        return -self.devices[:, 0]
+
+    @property
+    def lower(self) -> Tensor:
+        """Lower bound of each device, (size,) float32."""
+        return self.devices[:, 2]
+
+    @property
+    def upper(self) -> Tensor:
+        """Upper bound of each device, (size,) float32."""
+        return self.devices[:, 3]
 
     def write(self, weight: Tensor) -> None:
         """Set the states to ``weight`` (size,), clipped to each device's bounds."""
@@ -177,20 +194,14 @@ class StepArray(StateModule):
         rise = self.step_up * self.physics.scale(w, up, high, low)
         return rise - self.step_down * self.physics.scale(w, ~up, high, low)
 
-    def pulse(self, index: Tensor, count: Tensor) -> None:
-        """Apply ``count`` (n,) signed pulses to the distinct devices ``index`` (n,)."""
+    def pulse(self, index: Tensor, count: Tensor, repeats: bool = False) -> None:
+        """Apply ``count`` (n,) signed pulses to the devices ``index`` (n,), in order.
+
+        repeats: whether a device may occur more than once.
+        """
         p = self.physics
         draws = len(count) if p.kind == "constant" else int(count.abs().sum())
         normals = self.chance.normal(draws)
         kernels.step_pulses(
-            self.weight,
-            self.step_up,
-            self.step_down,
-            self.upper,
-            self.lower,
-            index,
-            count,
-            normals,
-            p.dw_min_std,
-            p,
+            self.weight, self.devices, index, count, normals, p.dw_min_std, p, repeats
         )

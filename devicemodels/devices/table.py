@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from devicemodels.errors import InputError
+from devicemodels.pulses import rounds
 from devicemodels.quantities import Parameters, quantity
 from devicemodels.state import Chance, StateModule
 
@@ -103,12 +104,17 @@ class TableArray(StateModule):
         """Set the states to ``weight`` (size,), clipped to the ends of the grid."""
         self.weight.copy_(weight).clamp_(self.states[0], self.states[-1])
 
-    def pulse(self, index: Tensor, count: Tensor) -> None:
-        """Apply ``count`` (n,) signed pulses, one after the other, to distinct devices ``index``.
+    def pulse(self, index: Tensor, count: Tensor, repeats: bool = False) -> None:
+        """Apply ``count`` (n,) signed pulses, one after the other, to the devices ``index`` (n,).
 
-        Each draws a fraction u ~ U(0, 1) and changes the state by the table's value at u and the
-        state, linear in either between the points of the grid; the grid's ends are the bounds.
+        repeats: whether a device may occur more than once; its events keep their order. A pulse
+        draws a fraction u ~ U(0, 1) and changes the state by the table's value at u and the state,
+        linear in either between the points of the grid; the grid's ends are the bounds.
         """
+        if repeats:
+            for part in rounds(index):
+                self.pulse(index[part], count[part])
+            return
         if not len(count):
             return
         w, which, up, left = self.weight[index], self.which[index], count > 0, count.abs()

@@ -57,6 +57,11 @@ def normals(out: Tensor, seed: int) -> None:
     form(__name__, out).normals(out, seed)
 
 
+def tally(count: Tensor) -> tuple[int, int]:
+    """See `reference.tally`."""
+    return form(__name__, count).tally(count)
+
+
 def set_pulses(conductance_us: Tensor, *rest: Any) -> None:
     """See `reference.set_pulses`."""
     form(__name__, conductance_us).set_pulses(conductance_us, *rest)
@@ -67,14 +72,14 @@ def read_pairs(conductance_us: Tensor, *rest: Any) -> None:
     form(__name__, conductance_us).read_pairs(conductance_us, *rest)
 
 
-def aged_pairs(programmed_at_s: Tensor, youngest_at_s: float, oldest_at_s: float) -> Tensor:
-    """See `reference.aged_pairs`."""
-    return form(__name__, programmed_at_s).aged_pairs(programmed_at_s, youngest_at_s, oldest_at_s)
-
-
 def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
     """See `reference.high_pairs`."""
     return form(__name__, conductance_us).high_pairs(conductance_us, above_us)
+
+
+def saturated_pairs(conductance_us: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """See `reference.saturated_pairs`."""
+    return form(__name__, conductance_us).saturated_pairs(conductance_us, *rest)
 
 
 def step_pulses(state: Tensor, *rest: Any) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from devicemodels.pulses import rounds
+
 if TYPE_CHECKING:
     from devicemodels.devices.pcm import PCMParameters
     from devicemodels.devices.step import StepResponse
@@ -20,6 +22,12 @@ def normals(out: Tensor, seed: int) -> None:
     out.normal_(generator=torch.Generator(out.device).manual_seed(seed))
 
 
+def tally(count: Tensor) -> tuple[int, int]:
+    """Return the sum of what is above 0 in ``count`` (n,), int64, and of what is below, as > 0."""
+    up = int(count.clamp(min=0).sum())
+    return up, up - int(count.sum())
+
+
 def set_pulses(
     conductance_us: Tensor,
     pulses: Tensor,
@@ -27,26 +35,30 @@ def set_pulses(
     count: Tensor,
     normals: Tensor,
     parameters: PCMParameters,
+    repeats: bool = False,
 ) -> None:
     """Apply identical SET pulses to PCM devices, in place (J. Appl. Phys. 124, 152135).
 
     conductance_us: (n,) float32 [µS] at T0 after programming. pulses: (n,) int32 since the last
-    RESET. index, count: (e,) int64, distinct devices and their pulses (> 0). normals: one per
-    pulse, an event's pulses side by side.
+    RESET. index, count: (e,) int64, devices and their pulses (> 0). normals: one per pulse, an
+    event's pulses side by side. repeats: whether a device may have several events; they are
+    applied in their order.
     """
     p = parameters
     first = count.cumsum(0) - count
-    g = conductance_us[index].double()
-    done = pulses[index].double()
-    for k in range(int(count.max()) if len(count) else 0):
-        live = count > k
-        z = normals[(first + k).clamp(max=len(normals) - 1)].double()
-        history = torch.exp(-(done + 1 + k) / p.a)
-        mean = p.m1 * g + p.c1 + p.A1 * history
-        spread = (p.m2 * g + p.c2 + p.A2 * history).clamp(min=0)
-        g = torch.where(live, (g + mean + spread * z).clamp(p.g_min, p.g_max), g)
-    conductance_us[index] = g.float()
-    pulses[index] += count.int()
+    for part in rounds(index) if repeats else (slice(None),):
+        device, number, draw = index[part], count[part], first[part]
+        g = conductance_us[device].double()
+        done = pulses[device].double()
+        for k in range(int(number.max()) if len(number) else 0):
+            live = number > k
+            z = normals[(draw + k).clamp(max=len(normals) - 1)].double()
+            history = torch.exp(-(done + 1 + k) / p.a)
+            mean = p.m1 * g + p.c1 + p.A1 * history
+            spread = (p.m2 * g + p.c2 + p.A2 * history).clamp(min=0)
+            g = torch.where(live, (g + mean + spread * z).clamp(p.g_min, p.g_max), g)
+        conductance_us[device] = g.float()
+        pulses[device] += number.int()
 
 
 def drifted(
@@ -57,6 +69,10 @@ def drifted(
     return conductance_us * torch.exp(-exponent * torch.log(age))
 
 
+#: Weights that are brought up to date together.
+DUE_BLOCK = 64
+
+
 def read_pairs(
     conductance_us: Tensor,
     programmed_at_s: Tensor,
@@ -65,34 +81,47 @@ def read_pairs(
     now_s: float,
     beta_us: float,
     parameters: PCMParameters,
+    tolerance: float,
     weight: Tensor,
     variance: Tensor | None,
+    due_s: Tensor,
 ) -> None:
-    """Write the read weight and its read-noise variance, of all pairs or of ``index``.
+    """Write the read weight and its read-noise variance, of ``index`` or of what is due.
 
-    The first three are (2n,): G+ of weight i at i, its G- at n + i. weight, variance: (n,)
-    float32, dimensionless; variance None when the devices read without noise.
+    The first three are (2n,): G+ of weight i at i, its G- at n + i. weight: (n,) float32,
+    variance: (n,) bfloat16 (rounded by at most 0.4 %), dimensionless; None when the devices read
+    without noise. due_s: (ceil(n / DUE_BLOCK),) float64, when a block of weights must be read
+    again for no conductance to be off by more than ``tolerance`` of itself. index None: the
+    blocks with due_s < now_s are read, and due again when their first device is; else the pairs
+    ``index`` are read, and their blocks are due no later than these ask for.
+
+    A factor (age / T0)^(-nu) changes by nu dt / age of itself, and not at all below T0.
     """
     n = weight.numel()
-    where = slice(None) if index is None else index
+    if index is None:
+        due = (due_s < now_s).repeat_interleave(DUE_BLOCK)[:n]
+        where = due.nonzero().squeeze(1)
+    else:
+        where = index
+    t0_s = parameters.t0_s
     g = []
+    stays_s = torch.full_like(where, float("inf"), dtype=torch.float64)
     for half in (slice(0, n), slice(n, 2 * n)):
         state, at_s, nu = (t[half][where] for t in (conductance_us, programmed_at_s, exponent))
-        g.append(drifted(state, at_s, nu, now_s, parameters.t0_s))
+        g.append(drifted(state, at_s, nu, now_s, t0_s))
+        age_s = now_s - at_s
+        stays_s = stays_s.minimum(
+            (t0_s - age_s).clamp(min=0) + tolerance * age_s.clamp(min=t0_s) / nu.clamp(min=1e-12)
+        )
     weight[where] = (g[0] - g[1]) / beta_us
     if variance is not None:
         m3, c3 = parameters.m3, parameters.c3
-        variance[where] = ((m3 * g[0] + c3) ** 2 + (m3 * g[1] + c3) ** 2) / beta_us**2
-
-
-def aged_pairs(programmed_at_s: Tensor, youngest_at_s: float, oldest_at_s: float) -> Tensor:
-    """Return the pairs with a device programmed in (oldest_at_s, youngest_at_s], ascending.
-
-    programmed_at_s: (2n,) float64 as in `read_pairs`. Returns int64 (m,).
-    """
-    inside = (programmed_at_s <= youngest_at_s) & (programmed_at_s > oldest_at_s)
-    n = programmed_at_s.numel() // 2
-    return (inside[:n] | inside[n:]).nonzero().squeeze(1)
+        spread = ((m3 * g[0] + c3) ** 2 + (m3 * g[1] + c3) ** 2) / beta_us**2
+        variance[where] = spread.to(variance.dtype)
+    block = where // DUE_BLOCK
+    if index is None:
+        due_s[due_s < now_s] = float("inf")
+    due_s.scatter_reduce_(0, block, now_s + stays_s, "amin")
 
 
 def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
@@ -105,38 +134,66 @@ def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
     return high.nonzero().squeeze(1)
 
 
+def saturated_pairs(
+    conductance_us: Tensor,
+    programmed_at_s: Tensor,
+    exponent: Tensor,
+    index: Tensor,
+    now_s: float,
+    parameters: PCMParameters,
+    above_us: float,
+    below_us: float,
+    normals: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Read the pairs ``index`` once and return those to refresh, ascending as index is.
+
+    normals: (2, m), of the reads of G+ and of G-; None reads without noise. A pair is due where a
+    read lies above ``above_us`` and the two less than ``below_us`` apart. Returns their index (k,)
+    and the read difference (k,) [µS], float64.
+    """
+    n, p = conductance_us.numel() // 2, parameters
+    reads = []
+    for half, where in enumerate((index, index + n)):
+        state, at_s, nu = (t[where] for t in (conductance_us, programmed_at_s, exponent))
+        g = drifted(state, at_s, nu, now_s, p.t0_s)
+        reads.append(g if normals is None else g + (p.m3 * g + p.c3) * normals[half])
+    difference = (reads[0] - reads[1]).double()
+    worn = (torch.maximum(*reads) > above_us) & (difference.abs() < below_us)
+    return index[worn], difference[worn]
+
+
 def step_pulses(
     state: Tensor,
-    step_up: Tensor,
-    step_down: Tensor,
-    upper: Tensor,
-    lower: Tensor,
+    devices: Tensor,
     index: Tensor,
     count: Tensor,
     normals: Tensor,
     spread: float,
     response: StepResponse,
+    repeats: bool = False,
 ) -> None:
     """Apply up and down pulses to bipolar devices, in place.
 
-    state, step_up, step_down, upper, lower: (n,) float32, weight units. index: (e,) distinct;
-    count: (e,) signed. A pulse moves the state by its step times the response (1 + spread z),
+    state: (n,), devices: (n, 4), float32, weight units; a device has its steps down (below 0) and
+    up, its lower and its upper bound. index, count: (e,), devices
+    and their signed pulses. repeats: whether a device may have several events; they are applied in
+    their order. A pulse moves the state by its step times the response (1 + spread z),
     clipped to the bounds. While the response is constant, n equal pulses are one draw,
     n step + sqrt(n) spread step z: one normal an event. Else one normal per pulse.
     """
-    w = state[index].double()
-    high, low = upper[index].double(), lower[index].double()
-    up = count > 0
-    step = torch.where(up, step_up[index].double(), -step_down[index].double())
-    number = count.abs()
-    if response.kind == "constant":
-        z = normals[: len(index)].double()
-        moved = w + step * (number + spread * number.double().sqrt() * z)
-        state[index] = moved.clamp(low, high).float()
-        return
-    first = number.cumsum(0) - number
-    for k in range(int(number.max()) if len(number) else 0):
-        z = normals[(first + k).clamp(max=len(normals) - 1)].double()
-        moved = w + step * response.scale(w, up, high, low) * (1 + spread * z)
-        w = torch.where(number > k, moved.clamp(low, high), w)
-    state[index] = w.float()
+    first = count.abs().cumsum(0) - count.abs()
+    for part in rounds(index) if repeats else (slice(None),):
+        device, number, up = index[part], count[part].abs(), count[part] > 0
+        w = state[device].double()
+        fall, rise, low, high = devices[device].double().unbind(1)
+        step = torch.where(up, rise, fall)
+        if response.kind == "constant":
+            z = normals[: len(index)][part].double()
+            moved = w + step * (number + spread * number.double().sqrt() * z)
+            state[device] = moved.clamp(low, high).float()
+            continue
+        for k in range(int(number.max()) if len(number) else 0):
+            z = normals[(first[part] + k).clamp(max=len(normals) - 1)].double()
+            moved = w + step * response.scale(w, up, high, low) * (1 + spread * z)
+            w = torch.where(number > k, moved.clamp(low, high), w)
+        state[device] = w.float()

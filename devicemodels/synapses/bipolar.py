@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from devicemodels import kernels
 from devicemodels.devices.step import StepArray
 from devicemodels.devices.table import TableArray
 from devicemodels.errors import InputError
@@ -22,7 +23,7 @@ class BipolarArray(Protocol):
 
     def write(self, weight: Tensor) -> None: ...
 
-    def pulse(self, index: Tensor, count: Tensor) -> None: ...
+    def pulse(self, index: Tensor, count: Tensor, repeats: bool = False) -> None: ...
 
 
 class SingleBipolar(Synapse):
@@ -50,10 +51,10 @@ class SingleBipolar(Synapse):
     def pulse(self, events: PulseEvents, now_s: float) -> None:
         if not len(events):
             return
-        self.devices.pulse(events.index, events.count)
-        up = int(events.count.clamp(min=0).sum())
+        self.devices.pulse(events.index, events.count, events.repeats)
+        up, down = kernels.tally(events.count)
         self.set_pulses += up
-        self.reset_pulses += up - int(events.count.sum())
+        self.reset_pulses += down
 
     def zero_shift(self, pairs: int) -> None:
         """Bring the devices to their symmetry points and make these the weight 0.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from devicemodels import kernels
 from devicemodels.devices.pcm import PCMArray, PCMParameters
 from devicemodels.errors import InputError
+from devicemodels.kernels.reference import DUE_BLOCK
 from devicemodels.pulses import PulseEvents
 from devicemodels.quantities import Parameters, quantity
 from devicemodels.state import Chance
@@ -19,7 +19,8 @@ from devicemodels.synapses.base import Synapse
 
 #: Reads further than this many standard deviations from a threshold are not drawn (p < 1e-14).
 _CERTAIN = 8.0
-_NEVER = float("-inf")
+#: What was never read is due at any time.
+_NOW = float("-inf")
 #: No real update sends more pulses at once; a diverging one would ask for all memory.
 _MOST_PULSES = 10**8
 
@@ -44,15 +45,18 @@ class DifferentialPair(Synapse):
 
     A positive event pulses G+, a negative one G-: PCM conductance only grows gradually. The
     weights are read from a cache that is exact for every pair just pulsed; drift of the others
-    is brought up to date before its relative error exceeds ``drift_tolerance`` (0: at every
-    read). The factor of a device of age t >= T0 changes by nu dt / t, so passes each
-    drift_tolerance T0 / max(nu) seconds keep that bound, and a device of age 2^m T0 needs only
-    every 2^m-th of them.
+    is brought up to date before a conductance is off by more than ``drift_tolerance`` of itself
+    (0: at every read; by default a tenth of the slope of the read noise). The factor of a device
+    of age t >= T0 changes by nu dt / t of itself, so that old devices need it rarely: each block
+    of weights has a time at which it is due.
+
+    weight: (out in,) float32. variance: of a read of each, bfloat16. due_s: of each block, float64.
     """
 
-    scalars: ClassVar = Synapse.scalars | {"read_at_s": float, "passes": int}
+    scalars: ClassVar = Synapse.scalars | {"read_at_s": float}
     weight: Tensor
     variance: Tensor | None
+    due_s: Tensor
 
     def __init__(
         self,
@@ -60,7 +64,7 @@ class DifferentialPair(Synapse):
         device: PCMParameters,
         pair: PairParameters,
         chance: Chance,
-        drift_tolerance: float = 1e-3,
+        drift_tolerance: float = 3e-3,
     ) -> None:
         super().__init__(shape, chance)
         if not 0 <= drift_tolerance < 1:
@@ -70,17 +74,17 @@ class DifferentialPair(Synapse):
         self.devices = PCMArray(2 * self.size, device, chance)
         self.register_buffer("weight", torch.zeros(self.size, dtype=torch.float32))
         noisy = device.reads_noisily
-        self.register_buffer("variance", torch.zeros_like(self.weight) if noisy else None)
-        self.read_at_s, self.passes = _NEVER, 0
-        self._schedule()
-        # Loaded devices bring exponents of their own.
-        self.register_load_state_dict_post_hook(lambda pair, _: pair._schedule())
+        variance = torch.zeros(self.size, dtype=torch.bfloat16) if noisy else None
+        self.register_buffer("variance", variance)
+        blocks = -(-self.size // DUE_BLOCK)
+        self.register_buffer("due_s", torch.full((blocks,), _NOW, dtype=torch.float64))
+        self.read_at_s = _NOW
+        self._due_first_s = _NOW
+        self.register_load_state_dict_post_hook(lambda pair, _: pair._find_first())
 
-    def _schedule(self) -> None:
-        """Find how often drift must be brought up to date."""
-        steepest = float(self.devices.exponent.max())
-        every_s = self.drift_tolerance * self.devices.physics.t0_s
-        self._read_every_s = every_s / steepest if steepest else float("inf")
+    def _find_first(self) -> None:
+        """Find when a weight is due next; nothing need be looked at before."""
+        self._due_first_s = float(self.due_s.min())
 
     @property
     def granularity(self) -> float:
@@ -95,7 +99,8 @@ class DifferentialPair(Synapse):
                 f"{float(count.max()):.3g} pulses for one PCM device at once: it is full after "
                 "some twenty; lower the learning rate"
             )
-        self.devices.set(events.index + self.size * (events.count < 0), count, now_s)
+        index = events.index + self.size * (events.count < 0)
+        self.devices.set(index, count, now_s, events.repeats)
         self.set_pulses += total
         self._read(now_s, events.index)
 
@@ -109,27 +114,23 @@ class DifferentialPair(Synapse):
             now_s,
             self.pair.beta,
             d.physics,
+            self.drift_tolerance,
             self.weight,
             self.variance,
+            self.due_s,
         )
+        if index is None:
+            self._find_first()
+        else:  # what was pulsed does not drift before T0
+            self._due_first_s = min(self._due_first_s, now_s + d.physics.t0_s)
 
     def _bring_up_to_date(self, now_s: float) -> None:
-        passed_s = now_s - self.read_at_s
-        if self.read_at_s == _NEVER or (passed_s and not self._read_every_s):
+        if now_s < self.read_at_s:  # an earlier time than what is known
+            self.due_s.fill_(_NOW)
+            self._due_first_s = _NOW
+        if self._due_first_s < now_s:
             self._read(now_s)
-        elif passed_s > self._read_every_s:
-            before = self.passes
-            self.passes += math.ceil(passed_s / self._read_every_s)
-            # The largest power of two that divides one of the passes made up for: ages of up to
-            # twice that (in T0) have their turn.
-            turn = 1 << (before ^ self.passes).bit_length() - 1
-            d, t0_s = self.devices, self.devices.physics.t0_s
-            aged = kernels.aged_pairs(d.programmed_at_s, now_s - t0_s, now_s - 2 * turn * t0_s)
-            # Side by side all are read in the time that a quarter takes here and there.
-            self._read(now_s, None if 4 * len(aged) > self.size else aged)
-        else:
-            return
-        self.read_at_s = now_s
+            self.read_at_s = now_s
 
     def weights(self, now_s: float) -> Tensor:
         self._bring_up_to_date(now_s)
@@ -157,7 +158,8 @@ class DifferentialPair(Synapse):
     def _as_new(self, now_s: float) -> None:
         self.devices.pulses.fill_(int(self.pair.initial_pulses))
         self.devices.programmed_at_s.fill_(now_s)
-        self.read_at_s = _NEVER
+        self.due_s.fill_(_NOW)
+        self._due_first_s = _NOW
 
     def refresh(self, now_s: float) -> int:
         """RESET saturated pairs and write their difference back (Front. Neurosci. 14:406).
@@ -165,10 +167,9 @@ class DifferentialPair(Synapse):
         Both decisions and the difference come from one noisy read. The number of SET pulses is
         the one whose mean response comes nearest, without verify.
         """
-        worn = self._saturated(now_s)
-        if not len(worn):
+        index, difference = self._saturated(now_s)
+        if not len(index):
             return 0
-        index, difference = worn[:, 0].long(), worn[:, 1]
         levels = self.devices.physics.mean_set_response(int(self.pair.refresh_pulses))
         rise = torch.tensor(levels, dtype=torch.float64, device=difference.device) - levels[0]
         count = (difference.abs().unsqueeze(1) - rise).abs().argmin(1)
@@ -181,20 +182,25 @@ class DifferentialPair(Synapse):
         self._read(now_s, index)
         return len(index)
 
-    def _saturated(self, now_s: float) -> Tensor:
-        """Return (pairs, 2) float64: index and read difference [µS] of the pairs to refresh."""
+    def _saturated(self, now_s: float) -> tuple[Tensor, Tensor]:
+        """Return the pairs to refresh: index (n,), and read difference (n,) [µS], float64."""
         p, d = self.devices.physics, self.devices
         # From here on a read, g + (m3 g + c3) z, can reach the threshold.
         least = (self.pair.refresh_above - _CERTAIN * p.c3) / (1 + _CERTAIN * p.m3)
         # Drift only lowers G, so undrifted values select every pair that could read as saturated.
         index = kernels.high_pairs(d.conductance_us, least)
-        if not len(index):
-            return torch.empty(0, 2, dtype=torch.float64, device=index.device)
-        plus, minus = d.read(now_s, index), d.read(now_s, index + self.size)
-        difference = (plus - minus).double()
-        worn = torch.maximum(plus, minus) > self.pair.refresh_above
-        worn &= difference.abs() < self.pair.refresh_below
-        return torch.stack([index[worn].double(), difference[worn]], dim=1)
+        normals = self.chance.normal(2, len(index)) if len(index) and p.reads_noisily else None
+        return kernels.saturated_pairs(
+            d.conductance_us,
+            d.programmed_at_s,
+            d.exponent,
+            index,
+            now_s,
+            p,
+            self.pair.refresh_above,
+            self.pair.refresh_below,
+            normals,
+        )
 
     def saturated(self, now_s: float) -> tuple[int, int]:
         g = self.conductances(now_s)

@@ -61,7 +61,7 @@ class SeveralDevices(Synapse):
         device = torch.arange(n, device=events.index.device).unsqueeze(1)
         index = (events.index + device * (self.shape[0] * self.shape[1])).view(-1)
         if self.selection == "all":
-            self.array.pulse(PulseEvents(index, events.count.repeat(n)), now_s)
+            self.array.pulse(PulseEvents(index, events.count.repeat(n), events.repeats), now_s)
             return
         pulses = events.count.abs()
         end = self.counter + pulses.cumsum(0)
@@ -69,7 +69,7 @@ class SeveralDevices(Synapse):
         turn = (device - (end - pulses)) % n
         count = (events.count.sign() * ((pulses + n - 1 - turn) // n)).view(-1)
         taken = count != 0
-        self.array.pulse(PulseEvents(index[taken], count[taken]), now_s)
+        self.array.pulse(PulseEvents(index[taken], count[taken], events.repeats), now_s)
         self.counter = int(end[-1]) % n
 
     def _each(self, values: Tensor) -> Tensor:
@@ -80,7 +80,11 @@ class SeveralDevices(Synapse):
 
     def read_variance(self, now_s: float) -> Tensor | None:
         variance = self.array.read_variance(now_s)
-        return None if variance is None else self._each(variance).sum(0) / self.number**2
+        return (
+            None
+            if variance is None
+            else (self._each(variance).float().sum(0).div_(self.number**2).to(variance.dtype))
+        )
 
     def program(self, weights: Tensor, now_s: float) -> None:
         self.array.program(weights.repeat(self.number, 1), now_s)

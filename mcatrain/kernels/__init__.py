@@ -14,6 +14,21 @@ def convert(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
     return form(__name__, x).convert(x, *rest)
 
 
+def patches(images: Tensor, *rest: Any) -> None:
+    """See `windows.patches`."""
+    form(__name__, images).patches(images, *rest)
+
+
+def add_patches(rows: Tensor, *rest: Any) -> None:
+    """See `windows.add_patches`."""
+    form(__name__, rows).add_patches(rows, *rest)
+
+
+def lstm_backward(z: Tensor, *rest: Tensor) -> Tensor:
+    """See `cells.lstm_backward`."""
+    return form(__name__, z).lstm_backward(z, *rest)
+
+
 def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """See `reference.spend`."""
     return form(__name__, chi).spend(chi, epsilon)
@@ -24,12 +39,12 @@ def accumulate(chi: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return form(__name__, chi).accumulate(chi, *rest)
 
 
-def program_pairs(chi: Tensor, *rest: Any) -> Tensor:
-    """See `reference.program_pairs`."""
-    return form(__name__, chi).program_pairs(chi, *rest)
+def gains(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """See `reference.gains`."""
+    return form(__name__, x).gains(x, *rest)
 
 
-def coincidences(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def coincidences(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, int]:
     """See `reference.coincidences`."""
     return form(__name__, x).coincidences(x, *rest)
 

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from devicemodels.kernels import reference as devices
+from mcatrain.kernels.cells import lstm_backward
+from mcatrain.kernels.windows import add_patches, patches
 
 if TYPE_CHECKING:
-    from devicemodels.devices.pcm import PCMParameters
     from mcatrain.periphery import Converters
 
+__all__ = [
+    "accumulate",
+    "add_patches",
+    "coincidences",
+    "coincidences_sum",
+    "convert",
+    "gains",
+    "lstm_backward",
+    "noise_product",
+    "patches",
+    "spend",
+]
 
 #: A request of this size is no longer counted exactly in float64: something has diverged.
 MOST_PULSES = 2**53
 
-#: Random bits of `coincidences_sum` at a time: 16 MiB of float32; sums of so many are exact in it.
+#: Events of `coincidences` from which on rows wait for the next call: 16 MiB.
+MOST_EVENTS = 2**20
+
+#: Random bits of coincidences at a time: 16 MiB of float32; sums of so many are exact in it.
 _BITS = 2**22
 
 
@@ -35,28 +50,58 @@ def convert(
 ) -> tuple[Tensor, Tensor | None]:
     """Return y = ADC(W DAC(x) + noise), once, and the rows with an output at its bound.
 
-    x: (n, in). weights, variance: (out, in), of each weight and of one read of it (None: reads
-    are exact). divisor: bound management drives the lines with x / divisor and multiplies the
-    outputs back. dither (n, in), output_dither (n, out): uniform, for stochastic rounding; None
-    rounds to nearest. normals: (n, out), None without noise. Returns (n, out) and
-    indices (m,), None if m = 0.
+    x: (n, in). weights: (out, in), float32. variance: (out, in), bfloat16, of one read of each
+    weight (None: reads are exact). divisor: bound management drives the lines with x / divisor
+    and multiplies the outputs back. dither (n, in), output_dither (n, out): uniform, for
+    stochastic rounding; None rounds to nearest. normals: (n, out), None without noise. Returns
+    (n, out) and indices (m,), None if m = 0.
     """
     scale = x.new_full((len(x), 1), divisor)
     if c.noise_management:
         scale = scale * x.abs().amax(dim=1, keepdim=True)
-    x = x / torch.where(scale > 0, scale, 1.0)
+    x = x * (1 / torch.where(scale > 0, scale, 1.0))
     if levels := c.input_levels:
-        x = _round(x.clamp(-1, 1) * levels, dither).clamp(-levels, levels) / levels
+        x = _round(x.clamp(-1, 1) * levels, dither).clamp(-levels, levels) * (1 / levels)
     y = linear(x, weights)
     if normals is not None:
-        spread = c.output_noise**2 + (0.0 if variance is None else linear(x * x, variance))
-        y = y + normals * (spread.sqrt() if isinstance(spread, Tensor) else math.sqrt(spread))
+        if variance is None:
+            y = y + normals * c.output_noise
+        else:
+            spread = noise_product((x * x).to(variance.dtype), variance).float()
+            y = y + normals * (c.output_noise**2 + spread).sqrt()
     clipped = (y.abs() >= c.output_bound).any(dim=1).nonzero().squeeze(1)
     y = y.clamp(-c.output_bound, c.output_bound)
     if levels := c.output_levels:
         step = c.output_bound / levels
-        y = _round(y / step, output_dither).clamp(-levels, levels) * step
+        y = _round(y * (1 / step), output_dither).clamp(-levels, levels) * step
     return y * scale, clipped if len(clipped) else None
+
+
+@cache
+def _multiplies_bfloat16() -> bool:
+    """Does this machine's processor multiply bfloat16 itself?"""
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(found.get("avx512_bf16") or found.get("bf16"))
+
+
+def noise_type(like: Tensor) -> torch.dtype:
+    """Return the type in which variances are multiplied on the machine of ``like``.
+
+    bfloat16 where its products are a small part of those of float32, else float32.
+    """
+    return torch.float32 if like.is_cpu and not _multiplies_bfloat16() else torch.bfloat16
+
+
+def noise_product(squares: Tensor, variance: Tensor) -> Tensor:
+    """Return squares (n, in) times variance^T (in, out), the variances of outputs; all bfloat16.
+
+    Sums are float32; factors and result are rounded by at most 0.4 %, to nearest, so that no mean
+    shifts and a standard deviation is right to 0.6 % (the mean over many sums: far better).
+    """
+    kind = noise_type(squares)
+    if squares.dtype == variance.dtype == kind:
+        return torch.mm(squares, variance.T)
+    return torch.mm(squares.to(kind), variance.T.to(kind)).to(variance.dtype)
 
 
 def _round(value: Tensor, dither: Tensor | None) -> Tensor:
@@ -91,69 +136,56 @@ def accumulate(
     return spend(chi, epsilon)
 
 
-def program_pairs(
-    chi: Tensor,
-    gradient: Tensor | tuple[Tensor, Tensor] | None,
-    scale: float,
-    epsilon: float,
-    conductance_us: Tensor,
-    pulses: Tensor,
-    programmed_at_s: Tensor,
-    exponent: Tensor,
-    now_s: float,
-    beta_us: float,
-    parameters: PCMParameters,
-    seed: int,
-    limit: int,
-    weight: Tensor,
-    variance: Tensor | None,
-) -> Tensor:
-    """Add scale times the gradient to chi, `spend` it, pulse the PCM pairs, and read these anew.
+def gains(
+    x: Tensor, d: Tensor, lr: float, dw_min: float, longest: int, um: bool, blm: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gains C_x, C_d and the slots BL of the streams of every row of x and d.
 
-    All in place: the step of plain SGD on a differential pair. chi: (out, in). gradient: (out,
-    in), or its factors x (n, in) and d (n, out) of d^T x, or None for nothing to add. The devices
-    as in `set_pulses` and `read_pairs`; those pulsed were programmed at now_s. seed: 0 to
-    2^63 - 1; the forms draw other numbers from it: with write noise they agree in distribution
-    only. Returns int64 (3,), on the device of chi: events, pulses, and the most pulses of one
-    event; if these are more than ``limit``, no device was touched.
+    x: (n, in), d: (n, out), float32, finite. lr: learning rate. dw_min: mean change of a pulse.
+    longest: slots of a stream, at most if ``blm``. um, blm: update and BL management (Gokmen, Rasch
+    & Haensch 2018). Returns float64 (n,) twice and int64 (n,), all 0 where nothing can fire.
     """
-    if isinstance(gradient, tuple):
-        chi.addmm_(gradient[1].T, gradient[0], alpha=scale)
-    elif gradient is not None:
-        chi.add_(gradient, alpha=scale)
-    index, signed = spend(chi, epsilon)
-    count = signed.abs()
-    most = int(count.max()) if len(count) else 0
-    counters = torch.tensor([len(index), int(count.sum()), most], device=chi.device)
-    if not len(index) or most > limit:
-        return counters
-    normals = torch.empty(int(count.sum()), device=chi.device)
-    devices.normals(normals, seed)
-    device = index + chi.numel() * (signed < 0)
-    devices.set_pulses(conductance_us, pulses, device, count, normals, parameters)
-    programmed_at_s[device] = now_s
-    devices.read_pairs(
-        conductance_us, programmed_at_s, exponent, index, now_s, beta_us, parameters, weight,
-        variance,
-    )  # fmt: skip
-    return counters
+    top_x, top_d = (v.abs().amax(dim=1).double() for v in (x, d))
+    slots = torch.full_like(top_x, longest)
+    if blm:
+        slots = (lr * top_x * top_d / dw_min).clamp(max=longest).ceil().clamp(min=1)
+    live = (top_x * top_d * lr != 0).double()
+    gain = (lr / (slots * dw_min)).sqrt() * live
+    balance = torch.where(live > 0, top_d / top_x, 1.0).sqrt() if um else torch.ones_like(gain)
+    return gain * balance, gain / balance, (slots * live).long()
 
 
 def coincidences(
-    x: Tensor, d: Tensor, gain_x: float, gain_d: float, chance_x: Tensor, chance_d: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the coincidences of two stochastic bit streams (Gokmen & Vlasov 2016).
+    x: Tensor, d: Tensor, gains_x: Tensor, gains_d: Tensor, slots: Tensor, seed: int
+) -> tuple[Tensor, Tensor, int]:
+    """Return the coincidences of stochastic bit streams, row after row (Gokmen & Vlasov 2016).
 
-    x: (in,), d: (out,). chance_x: (BL, in), chance_d: (BL, out) uniform. A line fires in a slot
-    with probability min(gain |value|, 1); a slot where both fire is one pulse of the sign of
-    -x d. Returns flat index (row-major, out x in) ascending and signed count (n,), int64.
+    x: (n, in), d: (n, out), float32. gains_x, gains_d, slots: as `gains` returns them. A line
+    fires in a slot with probability min(gain |value|, 1); a slot where both fire is one pulse of
+    the sign of -x d. seed: 0 to 2^63 - 1; the forms draw other numbers from it, so that they
+    agree in distribution only. Returns flat index (m,) (row-major, out x in), signed count (m,),
+    int64, and how many rows were done: all, but for those after the first MOST_EVENTS events. The
+    events of a row come before those of the next; a weight has one in a row, or several where the
+    stream is cut in parts.
     """
-    a = (chance_x < gain_x * x.abs()).float() * x.sign()
-    b = (chance_d < gain_d * d.abs()).float() * d.sign()
-    # The sign of a weight's pulses is the same in every slot, so sums of products count them.
-    counts = -(b.T @ a).view(-1)
-    index = counts.nonzero().squeeze(1)
-    return index, counts[index].long()
+    generator = torch.Generator(x.device).manual_seed(seed)
+    part = max(_BITS // (x.shape[1] + d.shape[1]), 1)
+    found, events, rows = [(slots[:0], slots[:0])], 0, 0
+    while rows < len(x) and events < MOST_EVENTS:
+        p_x, p_d = (gains_x[rows] * x[rows].abs()).float(), (gains_d[rows] * d[rows].abs()).float()
+        for slot in range(0, int(slots[rows]), part):
+            length = min(int(slots[rows]) - slot, part)
+            a, b = (
+                (torch.rand(length, len(p), generator=generator, device=x.device) < p).float()
+                * sign
+                for p, sign in ((p_x, x[rows].sign()), (p_d, d[rows].sign()))
+            )
+            # A weight's sign is the same in every slot, so a product counts its pulses.
+            found.append(_sparse((-(b.T @ a)).long().view(-1)))
+            events += len(found[-1][0])
+        rows += 1
+    index, count = (torch.cat(values) for values in zip(*found, strict=True))
+    return index, count, rows
 
 
 def coincidences_sum(
@@ -161,9 +193,7 @@ def coincidences_sum(
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return the `coincidences` of every row of x and d, summed over the rows.
 
-    x: (n, in), d: (n, out), float32. gains_x, gains_d: (n,), float64; slots: (n,), int64, the BL
-    of each row, 0 for none. seed: 0 to 2^63 - 1; the forms draw other numbers from it, so that
-    they agree in distribution only. Returns up and down pulses apart, each as flat index (m,)
+    Takes what `coincidences` takes. Returns up and down pulses apart, each as flat index (m,)
     (row-major, out x in) ascending and count (m,), int64: above 0 for up, below for down.
     """
     generator = torch.Generator(x.device).manual_seed(seed)

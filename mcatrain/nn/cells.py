@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mcatrain import kernels
 from mcatrain.tile import Block
 
 
@@ -54,19 +55,8 @@ class LSTMCell:
     def backward(
         self, z: Tensor, h_before: Tensor, c_before: Tensor, c: Tensor, dh: Tensor, dc: Tensor
     ) -> tuple[Tensor, None, Tensor]:
-        m = c.shape[1]
-        i, f, g, o = z.split(m, 1)
-        tanh_c = c.tanh()
-        dc = dc + dh * o * (1 - tanh_c.square())
         d = torch.empty_like(z)
-        torch.mul(dc, g, out=d[:, :m])
-        torch.mul(dc, c_before, out=d[:, m : 2 * m])
-        torch.mul(dc, i, out=d[:, 2 * m : 3 * m])
-        torch.mul(dh, tanh_c, out=d[:, 3 * m :])
-        # The slope of a sigmoid is s (1 - s), that of tanh 1 - t^2.
-        slope = z - z.square()
-        torch.sub(1.0, g.square(), out=slope[:, 2 * m : 3 * m])
-        return d.mul_(slope), None, dc * f
+        return d, None, kernels.lstm_backward(z, c_before, c, dh, dc, d)
 
 
 class GRUCell:

@@ -10,9 +10,11 @@ from torch.nn.functional import pad
 
 from devicemodels.errors import InputError
 from mcatrain.grid import product
+from mcatrain.kernels.windows import Geometry
 from mcatrain.nn.native import NativeConvolution
 from mcatrain.nn.options import Foundry, LayerOptions, digital_bias, with_bias
-from mcatrain.nn.patches import Geometry, Patches
+from mcatrain.nn.patches import Patches
+from mcatrain.nn.streamed import StreamedConvolution
 from mcatrain.tile import Block, Tile
 
 
@@ -81,6 +83,8 @@ class AnalogConv(nn.Module):
         tile = self.tile
         if isinstance(tile, Tile) and NativeConvolution.serves(tile):
             return NativeConvolution.apply(image, tile.chi, tile, self.geometry)
+        if isinstance(tile, Tile) and self.groups == 1 and StreamedConvolution.serves(tile):
+            return StreamedConvolution.apply(image, tile.chi, tile, self.geometry)
         rows = Patches.apply(image, self.geometry, self.groups, self.analog_bias)
         y = product(tile, rows, len(image))
         height, width = self.geometry.output(image.shape[2], image.shape[3])

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from mcatrain.nn.patches import Geometry
+from mcatrain.kernels.reference import noise_type
+from mcatrain.kernels.windows import Geometry
 from mcatrain.tile import Tile
 
 
@@ -35,9 +36,11 @@ class NativeConvolution(torch.autograd.Function):
         y = conv2d(image, weight, bias, g.stride, 0, g.dilation)
         variance = tile.synapse.read_variance(now_s)
         if variance is not None:
+            variance = variance.to(noise_type(variance))
             spread, bias_spread = _kernel(variance, g, ctx.channels)
-            squares = conv2d(image.square(), spread, bias_spread, g.stride, 0, g.dilation)
-            y = y.addcmul_(_normal_like(tile, y), squares.sqrt_())
+            squares = image.square().to(variance.dtype)
+            noise = conv2d(squares, spread, bias_spread, g.stride, 0, g.dilation)
+            y = y.addcmul_(_normal_like(tile, y), noise.float().sqrt_())
         ctx.save_for_backward(image)
         return y
 
@@ -47,24 +50,34 @@ class NativeConvolution(torch.autograd.Function):
         tile: Tile = ctx.tile
         g: Geometry = ctx.geometry
         d = grads[0].contiguous(memory_format=torch.channels_last)
-        weight, bias = _kernel(tile.synapse.weights(tile.now_s), g, ctx.channels)
-        wanted = [ctx.needs_input_grad[0], tile.chi.requires_grad, False]
-        dx, dw, _ = _transposed(d, image, weight, g, wanted)
-        if dx is not None:
+        dx = gradient = None
+        if ctx.needs_input_grad[0]:
+            weight, _ = _kernel(tile.synapse.weights(tile.now_s), g, ctx.channels)
+            dx, _, _ = _transposed(d, image, weight, g, [True, False, False])
             variance = tile.synapse.read_variance(tile.now_s)
             if variance is not None:
+                variance = variance.to(noise_type(variance))
                 spread, _ = _kernel(variance, g, ctx.channels)
-                squares, _, _ = _transposed(d.square(), image, spread, g, [True, False, False])
-                dx = dx.addcmul_(_normal_like(tile, dx), squares.clamp_(min=0).sqrt_())
-        if dw is None:
-            return dx, None, None, None
-        tile.examples += len(image)
-        gradient = torch.empty_like(tile.chi)
-        fan_in = dw[0].numel()
-        gradient[:, :fan_in] = dw.permute(0, 2, 3, 1).reshape(len(dw), fan_in)
-        if bias is not None:
-            gradient[:, fan_in] = d.sum((0, 2, 3))
+                squares = d.square().to(variance.dtype)
+                like = image.to(variance.dtype)  # says the shape; its values do not matter
+                noise, _, _ = _transposed(squares, like, spread, g, [True, False, False])
+                dx = dx.addcmul_(_normal_like(tile, dx), noise.float().clamp_(min=0).sqrt_())
+        if tile.chi.requires_grad:
+            tile.examples += len(image)
+            gradient = weight_gradient(tile, image, d, g)
         return dx, gradient, None, None
+
+
+def weight_gradient(tile: Tile, image: Tensor, d: Tensor, g: Geometry) -> Tensor:
+    """Return the gradient (out, in) of a tile's weights: d (n, out, oh, ow), channels last."""
+    like, bias = _kernel(tile.chi, g, image.shape[1])  # says the shape
+    _, dw, _ = _transposed(d, image, like, g, [False, True, False])
+    gradient = torch.empty_like(tile.chi)
+    fan_in = dw[0].numel()
+    gradient[:, :fan_in] = dw.permute(0, 2, 3, 1).reshape(len(dw), fan_in)
+    if bias is not None:
+        gradient[:, fan_in] = d.sum((0, 2, 3))
+    return gradient
 
 
 def _kernel(rows: Tensor, g: Geometry, channels: int) -> tuple[Tensor, Tensor | None]:

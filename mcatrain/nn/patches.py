@@ -1,44 +1,14 @@
-"""Patches of channels-last images as rows of a matrix, and the way back."""
+"""Patches of an image, each a row for an array: the unfolding behind a convolution."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from devicemodels.errors import InputError
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Kernel, stride and dilation of a convolution, each (vertical, horizontal)."""
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-
-    def output(self, height: int, width: int) -> tuple[int, int]:
-        """Return (height, width) of the output. Raises InputError for an image too small."""
-        spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True)]
-        if height < spans[0] or width < spans[1]:
-            raise InputError(
-                f"an image of {height}x{width} (with padding) is smaller than the kernel's "
-                f"{spans[0]}x{spans[1]}: give a larger image or padding"
-            )
-        return (height - spans[0]) // self.stride[0] + 1, (width - spans[1]) // self.stride[1] + 1
-
-
-def _window(image: Tensor, g: Geometry, out: tuple[int, int]) -> Tensor:
-    """View a channels-last image (n, height, width, c) as (n, *out, *kernel, c)."""
-    n, _, _, channels = image.shape
-    sn, sh, sw, sc = image.stride()
-    return image.as_strided(
-        (n, *out, *g.kernel, channels),
-        (sn, sh * g.stride[0], sw * g.stride[1], sh * g.dilation[0], sw * g.dilation[1], sc),
-        image.storage_offset(),
-    )
+from mcatrain import kernels
+from mcatrain.kernels.windows import Geometry
 
 
 class Patches(torch.autograd.Function):
@@ -58,7 +28,7 @@ class Patches(torch.autograd.Function):
             rows[:, :, -1] = 1.0
         for group in range(groups):
             part = last[..., group * each : (group + 1) * each]
-            _spread(rows[:, group], (n, *out), g.kernel, each).copy_(_window(part, g, out))
+            kernels.patches(part, g, rows[:, group])
         return rows.view(len(rows), -1)
 
     @staticmethod
@@ -72,22 +42,5 @@ class Patches(torch.autograd.Function):
         dx = d.new_zeros(n, height, width, channels)
         for group in range(ctx.groups):
             part = dx[..., group * each : (group + 1) * each]
-            columns = _spread(d[:, group], (n, *out), g.kernel, each)
-            window = _window(part, g, out)
-            for row in range(g.kernel[0]):
-                for column in range(g.kernel[1]):
-                    window[:, :, :, row, column] += columns[:, :, :, row, column]
+            kernels.add_patches(d[:, group], g, part)
         return dx.permute(0, 3, 1, 2), None, None, None
-
-
-def _spread(
-    rows: Tensor, positions: tuple[int, int, int], kernel: tuple[int, int], channels: int
-) -> Tensor:
-    """View the patch part of rows (n height width, >= k k c) as (n, height, width, *kernel, c)."""
-    n, height, width = positions
-    step = rows.stride(0)
-    return rows.as_strided(
-        (n, height, width, *kernel, channels),
-        (height * width * step, width * step, step, kernel[1] * channels, channels, 1),
-        rows.storage_offset(),
-    )

@@ -13,6 +13,8 @@ from devicemodels.errors import InputError
 from mcatrain.grid import Array
 from mcatrain.nn.cells import Cell, GRUCell, LSTMCell
 from mcatrain.nn.options import Foundry, LayerOptions
+from mcatrain.nn.sequence import InputsFirst, StepByStep
+from mcatrain.tile import Tile
 
 _CELLS: dict[type[nn.RNNBase], Cell] = {nn.LSTM: LSTMCell(), nn.GRU: GRUCell()}
 
@@ -44,9 +46,11 @@ class Recurrence(torch.autograd.Function):
         memory = x.new_empty(steps + 1, n, m)
         outputs = x.new_empty(steps, n, m)
         memory[0] = c
+        way = _way(array, lines, m)
+        way.start_forward()
         for t in range(steps):
             lines[t, :, width - m :] = h
-            z = torch.add(array(lines[t]), 0.0 if bias is None else bias, out=gates[t])
+            z = torch.add(way.forward(t), 0.0 if bias is None else bias, out=gates[t])
             h, c = cell.forward(z, h, c)
             outputs[t], memory[t + 1] = h, c
         ctx.save_for_backward(lines, gates, memory)
@@ -60,17 +64,17 @@ class Recurrence(torch.autograd.Function):
         array: Array = ctx.array
         steps, n, width = lines.shape
         m = memory.shape[2]
-        dx = lines.new_empty(steps, n, ctx.inputs)
         d = torch.empty_like(gates)
+        way = _way(array, lines, m)
+        way.start_backward()
         for t in reversed(range(steps)):
             d[t], through, dc = ctx.cell.backward(
                 gates[t], lines[t, :, width - m :], memory[t], memory[t + 1], dh + d_outputs[t], dc
             )
-            back = array.backward(d[t])
-            dx[t] = back[:, : ctx.inputs]
-            dh = back[:, width - m :]
+            dh = way.backward(t, d[t])
             if through is not None:
                 dh = dh + through
+        dx = way.to_inputs(d)[:, :, : ctx.inputs] if ctx.needs_input_grad[0] else None
         rows, columns = d.view(steps * n, -1), lines.view(steps * n, -1)
         gradients = array.collect(columns, rows, n, dense=True)
         twice = slice(0, ctx.cell.twice_biased * m)
@@ -80,6 +84,12 @@ class Recurrence(torch.autograd.Function):
         if d_bias is not None:
             d_bias[twice] *= 2
         return dx, dh, dc, d_bias, None, None, *gradients
+
+
+def _way(array: Array, lines: Tensor, units: int) -> StepByStep:
+    if isinstance(array, Tile) and InputsFirst.serves(array):
+        return InputsFirst(array, lines, units)
+    return StepByStep(array, lines, units)
 
 
 def _double_bias(array: Array, gradients: list[Tensor | None], rows: int, column: int) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
-from numba import njit
 from torch import Tensor, nn
 
 from devicemodels.errors import InputError
@@ -34,10 +32,10 @@ class RPU(PulsedOptimizer):
     (x, d), a convolution one for each position, a recurrent layer one for each time step, in the
     order in which backward gave them. False sums the pulses of all rows of a step and sends all
     ups, then all downs. None decides at each step by array: row by row if it has no more rows
-    than examples (fully connected layers), else summed (convolutions, recurrent layers), where
-    row by row would take many times as long. The two are equal in distribution where steps do not
-    depend on the state or ups and downs meet different devices (constant steps away from bounds,
-    PCM pairs). Elsewhere, as on soft-bounds devices, the sum ends lower: the downs come last.
+    than examples (fully connected layers), else summed (convolutions, recurrent layers). The two
+    are equal in distribution where steps do not depend on the state or ups and downs meet
+    different devices (constant steps away from bounds, PCM pairs). Elsewhere, as on soft-bounds
+    devices, the sum ends lower: the downs come last.
 
     refresh_every: examples between refreshes of saturated pairs, 0 never. Parameters that are
     not analog get plain SGD. Gradients of analog layers stay factors: clipping does not see them.
@@ -80,66 +78,34 @@ class RPU(PulsedOptimizer):
 
     def _update(self, tile: Tile, lr: float, pulse_length: int) -> None:
         """Pulse one tile by what it kept: pairs of x (n, in) and d (n, out)."""
-        rows = sum(len(x) for x, _ in tile.kept)
+        if not tile.kept:
+            return
+        x, d = tile.kept[0]
+        if len(tile.kept) > 1:
+            x, d = (torch.cat(values) for values in zip(*tile.kept, strict=True))
         in_order = self.sequential
         if in_order is None:
-            in_order = rows <= self.step_examples[tile]
-        # One row has no order: its weights get ups or downs, and no weight both.
-        if in_order or rows == 1:
-            for x, d in tile.kept:
-                self._pulse_in_order(tile, x, d, lr, pulse_length)
-        elif rows:
-            xs, ds = zip(*tile.kept, strict=True)
-            x, d = (v[0] if len(v) == 1 else torch.cat(v) for v in (xs, ds))
-            self._pulse_sums(tile, x, d, lr, pulse_length)
-
-    def _pulse_in_order(
-        self, tile: Tile, x: Tensor, d: Tensor, lr: float, pulse_length: int
-    ) -> None:
-        """Pulse by one row of x and d after the other."""
-        gains = self._gains(x, d, tile, lr, pulse_length)
-        per_row = zip(*(values.tolist() for values in gains), strict=True)
-        for row, (slots, gain_x, gain_d) in enumerate(per_row):
-            if not slots:
-                continue
-            chance_x = tile.chance.uniform(slots, x.shape[1])
-            chance_d = tile.chance.uniform(slots, d.shape[1])
-            events = kernels.coincidences(x[row], d[row], gain_x, gain_d, chance_x, chance_d)
-            tile.synapse.pulse(PulseEvents(*events), self.clock.now_s)
-
-    def _pulse_sums(self, tile: Tile, x: Tensor, d: Tensor, lr: float, pulse_length: int) -> None:
-        """Pulse by the sum over all rows, ups first."""
-        values = self._gains(x, d, tile, lr, pulse_length)
-        slots, *gains = (torch.from_numpy(v).to(x.device) for v in values)
-        for events in kernels.coincidences_sum(x, d, *gains, slots, tile.chance.seed_next()):
-            tile.synapse.pulse(PulseEvents(*events), self.clock.now_s)
-
-    def _gains(self, x: Tensor, d: Tensor, tile: Tile, lr: float, pulse_length: int) -> Any:
-        """Return `_gains` for the rows of x (n, in) and d (n, out)."""
-        tops = torch.stack([x.abs().amax(dim=1), d.abs().amax(dim=1)], dim=1)
+            in_order = len(x) <= self.step_examples[tile]
         managements = self.update_management, self.bl_management
-        return _gains(
-            tops.cpu().numpy(), float(lr), tile.synapse.granularity, pulse_length, *managements
+        streams = kernels.gains(
+            x, d, float(lr), tile.synapse.granularity, pulse_length, *managements
         )
+        # One row has no order: its weights get ups or downs, and no weight both.
+        if in_order or len(x) == 1:
+            self._pulse_in_order(tile, x, d, *streams)
+        else:
+            self._pulse_sums(tile, x, d, *streams)
 
+    def _pulse_in_order(self, tile: Tile, x: Tensor, d: Tensor, *streams: Tensor) -> None:
+        """Pulse by one row of x and d after the other."""
+        synapse, rows = tile.synapse, 0
+        while rows < len(x):
+            rest = [v[rows:] for v in (x, d, *streams)] if rows else (x, d, *streams)
+            index, count, done = kernels.coincidences(*rest, synapse.chance.seed_next())
+            synapse.pulse(PulseEvents(index, count, repeats=True), self.clock.now_s)
+            rows += done
 
-@njit(cache=True)
-def _gains(tops: Any, lr: float, dw_min: float, longest: int, um: bool, blm: bool) -> Any:
-    """Return the slots BL and the gains C_x, C_d of the streams of every row.
-
-    tops: max|x| and max|d| of every row, (n, 2). Returns int64 (n,), 0 where nothing can fire, and
-    float64 (n,) twice.
-    """
-    n = len(tops)
-    slots, gain_x, gain_d = np.zeros(n, np.int64), np.zeros(n), np.zeros(n)
-    for row in range(n):
-        top_x, top_d = np.float64(tops[row, 0]), np.float64(tops[row, 1])
-        if not (top_x and top_d and lr):
-            continue
-        slots[row] = longest
-        if blm:
-            slots[row] = max(math.ceil(min(lr * top_x * top_d / dw_min, longest)), 1)
-        gain = math.sqrt(lr / (slots[row] * dw_min))
-        balance = math.sqrt(top_d / top_x) if um else 1.0
-        gain_x[row], gain_d[row] = gain * balance, gain / balance
-    return slots, gain_x, gain_d
+    def _pulse_sums(self, tile: Tile, x: Tensor, d: Tensor, *streams: Tensor) -> None:
+        """Pulse by the sum over all rows, ups first."""
+        for events in kernels.coincidences_sum(x, d, *streams, tile.chance.seed_next()):
+            tile.synapse.pulse(PulseEvents(*events), self.clock.now_s)

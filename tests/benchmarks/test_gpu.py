@@ -17,7 +17,7 @@ def test_its_parts_run() -> None:
     s = gpu.Sizes(device, **small, cnn_seconds=1e-3, cnn_lr=1e-4)
     far = gpu.check(s)
     assert gpu.agrees(far), far
-    assert len(far) == 11
+    assert len(far) == 10
     assert not gpu.agrees(far | {"chi": 1e-3})
     assert not gpu.agrees(far | {"index": 1.0})
     with kernels.use("cuda"):

@@ -57,25 +57,22 @@ def launch_all() -> None:
     n, pcm = 600, load("nandakumar2018").device
     g, weight, chi = torch.ones(2 * n), torch.zeros(n), torch.randn(20, 30)
     state = g, torch.zeros(2 * n, dtype=torch.int32), g.double(), g
+    due = torch.zeros(10, dtype=torch.float64)
     index, one = torch.arange(100), torch.ones(100, dtype=torch.int64)
     devices.set_pulses(*state[:2], index, one, g, pcm)
     for listed in (None, index):
-        for variance in (None, torch.zeros(n)):
-            devices.read_pairs(g, g.double(), g, listed, 5.0, 8.0, pcm, weight, variance)
-    devices.aged_pairs(g.double(), 5.0, 1.0)
+        for variance in (None, torch.zeros(n, dtype=torch.bfloat16)):
+            devices.read_pairs(
+                g, g.double(), g, listed, 5.0, 8.0, pcm, 1e-3, weight, variance, due
+            )  # fmt: skip
     devices.high_pairs(g, 4.0)
     for kind in ("constant", "linear", "soft-bounds", "exponential"):
         response = SimpleNamespace(kind=kind, constants=(0.1,) * 6)
-        devices.step_pulses(*5 * [weight], index, one, g, 0.3, response)
+        for repeats in (False, True):
+            devices.step_pulses(weight, torch.ones(n, 4), index, one, g, 0.3, response, repeats)
     training.spend(chi, 0.1)
     x, d = torch.randn(3, 30), torch.randn(3, 20)
     training.accumulate(chi, x[0], d[0], 0.1, 0.1)
-    for gradient in (None, chi, (x, d)):
-        for variance in (None, weight):
-            training.program_pairs(
-                chi, gradient, 0.1, 0.1, *state, 5.0, 8.0, pcm, 2**62, 10, weight, variance
-            )
-    training.coincidences(x[0], d[0], 1.0, 1.0, torch.rand(10, 30), torch.rand(10, 20))
     stochastic = Converters(
         input_bits=8, output_bits=8, output_bound=4.0, output_noise=0.1,
         input_rounding="stochastic", output_rounding="stochastic",
@@ -84,22 +81,21 @@ def launch_all() -> None:
     one, few = torch.ones(1), torch.ones(2)
     count = index[1:2]
     devices.set_pulses(few, state[1][:2], index[:1], count, few, pcm)
-    devices.read_pairs(few, few.double(), few, index[:1], 5.0, 8.0, pcm, one, one)
+    for listed in (None, index[:1]):
+        devices.read_pairs(
+            few, few.double(), few, listed, 5.0, 8.0, pcm, 1e-3, one, one.bfloat16(), due[:1]
+        )  # fmt: skip
     devices.high_pairs(few, 4.0)
-    devices.aged_pairs(few.double(), 5.0, 1.0)
     for shape in ((1, 1), (1, 5), (5, 1)):
         training.spend(torch.ones(shape), 0.1)
         lines = torch.ones(1, shape[1]), torch.ones(1, shape[0])
         training.accumulate(torch.ones(shape), lines[0][0], lines[1][0], 0.1, 0.1)
-        training.coincidences(lines[0][0], lines[1][0], 1.0, 1.0, *lines)
-        training.convert(lines[0], torch.ones(shape), torch.ones(shape), PRESETS["mca"].forward,
-                         1.0, None, lines[1], None)  # fmt: skip
-    training.program_pairs(
-        one.view(1, 1), None, 0.1, 0.1, few, state[1][:2], few.double(), few, 5.0, 8.0, pcm, 1,
-        1, one, one,
-    )  # fmt: skip
+        w = torch.ones(shape)
+        training.convert(
+            lines[0], w, w.bfloat16(), PRESETS["mca"].forward, 1.0, None, lines[1], None
+        )  # fmt: skip
     w, outputs = chi, torch.rand(3, 20)
-    training.convert(x, w, w.abs(), PRESETS["mca"].forward, 1.0, None, outputs, None)
+    training.convert(x, w, w.abs().bfloat16(), PRESETS["mca"].forward, 1.0, None, outputs, None)
     training.convert(x, w, None, PRESETS["rpu2016"].forward, 1.0, None, outputs, None)
     training.convert(x, w, None, stochastic, 1.0, x, outputs, outputs)
     training.convert(x, w, None, Converters(noise_management=True), 1.0, None, None, None)

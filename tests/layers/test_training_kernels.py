@@ -3,6 +3,7 @@
 import functools
 import importlib
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from devicemodels import kernels as device_kernels
 from mcatrain import kernels
 from mcatrain.periphery import Converters
 
+FORMS = ("reference", "cpu")
+STREAMS = ("coincidences", "coincidences_sum")
 CONVERTERS = {
     "ideal": Converters(),
     "NM": Converters(noise_management=True),
@@ -60,7 +63,8 @@ def test_convert(
     for repeat in range(repeats):
         x = torch.randn(batch, 30) * (torch.rand(batch, 30) < 0.6)
         x[-1] *= repeat % 2  # noise management meets a vector of zeros
-        w, s = 3 * torch.randn(17, 30), torch.rand(17, 30) * 0.01 if noisy else None
+        w = 3 * torch.randn(17, 30)
+        s = (torch.rand(17, 30) * 0.01).bfloat16() if noisy else None
         if transposed:
             w, s = w.T.contiguous().T, None if s is None else s.T.contiguous().T
         dither = torch.rand(batch, 30) if c.input_rounding == "stochastic" else None
@@ -139,22 +143,20 @@ def test_accumulate(density: float, fast: str, place: torch.device) -> None:
         torch.testing.assert_close(chi, other.cpu(), atol=2e-7, rtol=0)
 
 
-@pytest.mark.parametrize("slots", [1, 10, 64, 65, 200])
-def test_coincidences(slots: int, fast: str, place: torch.device) -> None:
+@pytest.mark.parametrize("um", [False, True])
+@pytest.mark.parametrize("blm", [False, True])
+def test_gains(um: bool, blm: bool) -> None:
     torch.manual_seed(0)
-    for _ in range(10 if fast == "cpu" else 2):
-        x, d = torch.randn(23) * (torch.rand(23) < 0.5), torch.randn(11) * 0.3
-        chance_x, chance_d = torch.rand(slots, 23), torch.rand(slots, 11)
-        with device_kernels.use("reference"):
-            index, count = kernels.coincidences(x, d, 0.7, 1.3, chance_x, chance_d)
-        chances = chance_x.to(place), chance_d.to(place)
-        with device_kernels.use(fast):
-            index_fast, count_fast = kernels.coincidences(
-                x.to(place), d.to(place), 0.7, 1.3, *chances
-            )
-        assert torch.equal(index, index_fast.cpu())
-        assert torch.equal(count, count_fast.cpu())
-        assert len(index) > 0
+    x, d = torch.randn(9, 30), torch.randn(9, 20) * 10.0 ** -torch.arange(9.0).view(9, 1)
+    x[2], d[3] = 0.0, 0.0
+    for lr in (0.05, 0.0):
+        found = []
+        for name in FORMS:
+            with device_kernels.use(name):
+                found.append(kernels.gains(x, d, lr, 0.001, 31, um, blm))
+        for expected, got in zip(*found, strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-12, atol=0)
+        assert found[0][2].tolist().count(0) == (2 if lr else 9)
 
 
 def _rows_of_all_kinds() -> tuple[torch.Tensor, ...]:
@@ -168,8 +170,27 @@ def _rows_of_all_kinds() -> tuple[torch.Tensor, ...]:
     return x, d, gains_x, 5 * gains_x.flip(0), slots
 
 
-@pytest.mark.parametrize("name", ["reference", "cpu"])
-def test_coincidences_sum_has_the_distribution_of_the_streams(name: str) -> None:
+def _ups_and_downs(kernel: str, x: torch.Tensor, d: torch.Tensor, *rest: Any) -> torch.Tensor:
+    """Return the ups and the downs of every weight, (2, out in), by either kernel of streams."""
+    counts = torch.zeros(2, x.shape[1] * d.shape[1])
+    if kernel == "coincidences_sum":
+        both = kernels.coincidences_sum(x, d, *rest)
+        for side, (index, count) in zip(counts, both, strict=True):
+            assert index.dtype == count.dtype == torch.int64
+            assert (index.diff() > 0).all()
+            side[index] = count.float()
+    else:
+        index, count, rows = kernels.coincidences(x, d, *rest)
+        assert index.dtype == count.dtype == torch.int64
+        assert rows == len(x)
+        assert (count != 0).all()
+        counts.view(-1).index_add_(0, index + counts.shape[1] * (count < 0), count.float())
+    return counts
+
+
+@pytest.mark.parametrize("kernel", STREAMS)
+@pytest.mark.parametrize("name", FORMS)
+def test_coincidences_have_the_distribution_of_the_streams(name: str, kernel: str) -> None:
     """Mean and variance of every weight's ups and downs, and of the total, from 4,000 seeds.
 
     In a slot a weight has a pulse with q = p_x p_d, so n slots give n q and n q (1 - q); the
@@ -180,11 +201,7 @@ def test_coincidences_sum_has_the_distribution_of_the_streams(name: str) -> None
     n, found = 4_000, []
     with device_kernels.use(name):
         for seed in range(n):
-            counts = torch.zeros(2, 35)
-            both = kernels.coincidences_sum(x, d, gains_x, gains_d, slots, seed)
-            for side, (index, count) in zip(counts, both, strict=True):
-                side[index] = count.float()
-            found.append(counts)
+            found.append(_ups_and_downs(kernel, x, d, gains_x, gains_d, slots, seed))
     counts = torch.stack(found).double()
     assert (counts[:, 0] >= 0).all()
     assert (counts[:, 1] <= 0).all()
@@ -213,10 +230,11 @@ def _assert_moments(values: torch.Tensor, mean: torch.Tensor, variance: torch.Te
     assert ((squares.mean(0) - variance).abs() <= 5 * squares.std(0) / n**0.5 + 1e-9).all()
 
 
-@pytest.mark.parametrize("name", ["reference", "cpu"])
+@pytest.mark.parametrize("kernel", STREAMS)
+@pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("bits", [2**22, 50], ids=["at once", "in parts"])
-def test_coincidences_sum_of_lines_that_always_fire(
-    name: str, bits: int, monkeypatch: pytest.MonkeyPatch
+def test_coincidences_of_lines_that_always_fire(
+    name: str, kernel: str, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Probability 1 leaves nothing to chance: every slot of every row counts, by its sign."""
     monkeypatch.setattr("mcatrain.kernels.reference._BITS", bits)
@@ -226,29 +244,43 @@ def test_coincidences_sum_of_lines_that_always_fire(
     slots = torch.tensor([10, 7, 7, 31, 0, 200])
     gains = torch.full((6,), 1e4, dtype=torch.float64)
     signs = -d.sign().unsqueeze(2) * x.sign().unsqueeze(1) * slots.view(6, 1, 1)
-    expected = signs.clamp(min=0).sum(0), signs.clamp(max=0).sum(0)
+    expected = torch.stack([signs.clamp(min=0).sum(0), signs.clamp(max=0).sum(0)])
     with device_kernels.use(name):
-        found = kernels.coincidences_sum(x, d, gains, gains, slots, 5)
-    for (index, count), wanted in zip(found, expected, strict=True):
-        assert index.dtype == count.dtype == torch.int64
-        assert torch.equal(index, wanted.view(-1).nonzero().squeeze(1))
-        assert torch.equal(count, wanted.view(-1)[index].long())
+        found = _ups_and_downs(kernel, x, d, gains, gains, slots, 5)
+    assert torch.equal(found, expected.view(2, -1))
 
 
-@pytest.mark.parametrize("name", ["reference", "cpu"])
-def test_coincidences_sum_is_drawn_from_its_seed(name: str) -> None:
-    x, d, *rest = _rows_of_all_kinds()
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("most", [2**20, 60])
+def test_coincidences_come_row_after_row(
+    name: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines that fire half the time, one of x in each row: the events tell their row."""
+    monkeypatch.setattr("mcatrain.kernels.reference.MOST_EVENTS", most)
+    half = torch.full((20,), 0.5, dtype=torch.float64)
+    x, d, slots = torch.eye(20).flip(1), torch.ones(20, 10), torch.full((20,), 12)
     with device_kernels.use(name):
-        one, same, other = (kernels.coincidences_sum(x, d, *rest, seed) for seed in (3, 3, 4))
-        nothing = kernels.coincidences_sum(x[:0], d[:0], *(v[:0] for v in rest), 3)
-    for (index, count), (index_same, count_same) in zip(one, same, strict=True):
-        assert torch.equal(index, index_same)
-        assert torch.equal(count, count_same)
-    assert any(
-        not torch.equal(index, index_other) or not torch.equal(count, count_other)
-        for (index, count), (index_other, count_other) in zip(one, other, strict=True)
-    )
-    assert [len(values) for side in nothing for values in side] == [0, 0, 0, 0]
+        index, count, rows = kernels.coincidences(x, d, half, half, slots, 3)
+    row = 19 - index % 20
+    assert (row.diff() >= 0).all()
+    assert torch.equal(row.unique(), torch.arange(rows))
+    assert (count < 0).all()
+    if most == 60:
+        assert rows < 20
+        assert (row < rows - 1).sum() < most <= len(index)
+    else:
+        assert rows == 20
+
+
+@pytest.mark.parametrize("kernel", STREAMS)
+@pytest.mark.parametrize("name", FORMS)
+def test_coincidences_are_drawn_from_their_seed(name: str, kernel: str) -> None:
+    rows = _rows_of_all_kinds()
+    with device_kernels.use(name):
+        one, same, other = (_ups_and_downs(kernel, *rows, seed) for seed in (3, 3, 4))
+        assert not _ups_and_downs(kernel, *(v[:0] for v in rows), 3).any()
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
 
 
 @pytest.mark.parametrize("rule", ["mca", "mca, factored", "rpu"])

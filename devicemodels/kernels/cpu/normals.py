@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from torch import Tensor
 
-from devicemodels.kernels.cpu.vectors import FAST, log_of, sine_cosine, split
+from devicemodels.kernels.cpu.vectors import FAST, log, sine_cosine
 
 #: Counters between passes; each gives four numbers.
 _BLOCK = 256
@@ -18,10 +18,12 @@ _LOW, _WORD = np.uint64(0xFFFFFFFF), np.uint64(32)
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _ROUNDS = 10
-_UNIT, _HALF, _TWO = np.float32(2.0**-32), 0.5, np.float32(2.0)
-#: An angle in units of 2^-32 turns [rad], an eighth and a quarter of a turn in these units.
-_ANGLE = np.float32(2 * math.pi * 2.0**-32)
-_EIGHTH, _QUARTER = np.int64(1 << 29), np.int64(30)
+#: A size in units of 2^-31; half of one keeps it above 0.
+_UNIT, _HALF, _TWO = np.float32(2.0**-31), np.float32(0.5), np.float32(2.0)
+_ZERO, _ONE_BIT = np.float32(0.0), np.uint32(1)
+#: An angle in units of 2^-32 turns [rad], an eighth of a turn in these units.
+_ANGLE, _EIGHTH = np.float32(2 * math.pi * 2.0**-32), np.int32(1 << 29)
+_WITHIN, _QUARTER, _ODD, _SECOND = np.int32(0x3FFFFFFF), np.int32(30), np.int32(1), np.int32(2)
 
 
 @njit(cache=True)
@@ -43,33 +45,31 @@ def philox(first: int, seed: Any, a: Any, b: Any, c: Any, d: Any) -> None:
 
 
 @njit(cache=True, fastmath=FAST)
-def _box_muller(size: Any, angle: Any, unit: Any, exponent: Any, out: Any, other: Any) -> None:
+def _box_muller(size: Any, angle: Any, out: Any, other: Any) -> None:
     """Make pairs of normals, r cos and r sin of an angle, of pairs of uint32."""
     for i in range(size.size):
-        unit[i] = np.float32(np.float64(size[i]) + _HALF) * _UNIT
-    bits = unit.view(np.int32)
-    split(bits, bits, exponent)
-    for i in range(size.size):
-        radius = np.sqrt(max(-_TWO * log_of(unit[i], exponent[i]), np.float32(0.0)))
-        turned = np.int64(angle[i]) + _EIGHTH
-        quarter = (turned >> _QUARTER) & 3
-        s, c = sine_cosine(np.float32((turned & 0x3FFFFFFF) - _EIGHTH) * _ANGLE)
-        odd = quarter & 1
+        unit = (np.float32(np.int32(size[i] >> _ONE_BIT)) + _HALF) * _UNIT
+        radius = np.sqrt(max(-_TWO * log(unit), _ZERO))
+        # From -1/8 to 1/8 turns around the next quarter.
+        turned = np.int32(np.int32(angle[i]) + _EIGHTH)
+        rest = np.int32(np.int32(turned & _WITHIN) - _EIGHTH)
+        s, c = sine_cosine(np.float32(rest) * _ANGLE)
+        quarter = np.int32(turned >> _QUARTER)
+        odd = np.int32(quarter & _ODD)
         sine, cosine = (c, s) if odd else (s, c)
-        out[i] = radius * (-cosine if quarter == 1 or quarter == 2 else cosine)
-        other[i] = radius * (-sine if quarter >= 2 else sine)
+        out[i] = -radius * cosine if np.int32(quarter + _ODD) & _SECOND else radius * cosine
+        other[i] = -radius * sine if quarter & _SECOND else radius * sine
 
 
 @njit(cache=True)
 def _normals(seed: Any, out: Any) -> None:
     a, b = np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.uint32)
     c, d = np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.uint32)
-    unit, exponent = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.int32)
     z = np.empty(4 * _BLOCK, np.float32)
     for start in range(0, out.size, z.size):
         philox(start // 4, seed, a, b, c, d)
-        _box_muller(a, b, unit, exponent, z[:_BLOCK], z[_BLOCK : 2 * _BLOCK])
-        _box_muller(c, d, unit, exponent, z[2 * _BLOCK : 3 * _BLOCK], z[3 * _BLOCK :])
+        _box_muller(a, b, z[:_BLOCK], z[_BLOCK : 2 * _BLOCK])
+        _box_muller(c, d, z[2 * _BLOCK : 3 * _BLOCK], z[3 * _BLOCK :])
         n = min(z.size, out.size - start)
         out[start : start + n] = z[:n]
 

@@ -9,43 +9,38 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from devicemodels.kernels.cpu.vectors import FAST, LEAST, exp_parts, log_of, split
+from devicemodels.kernels.cpu.vectors import FAST, LEAST, exp, log, to_bfloat16
+from devicemodels.kernels.reference import DUE_BLOCK
 
 if TYPE_CHECKING:
     from devicemodels.devices.pcm import PCMParameters
 
 
-#: Devices between passes: what one pass leaves for the next stays in the first cache.
+#: Weights between passes: what one pass leaves for the next stays in the first cache.
 _BLOCK = 1024
+#: No time left can be longer [T0]; no exponent that matters is smaller.
+_FAR, _FLAT = np.float32(1e30), np.float32(1e-12)
+_ONE, _ZERO = np.float32(1.0), np.float32(0.0)
 
 
-@njit(cache=True, fastmath=FAST)
-def _drift_factors(at: Any, nu: Any, now: float, t0: float, scratch: Any, out: Any) -> None:
-    """out = max(age / T0, 1)^(-nu), to 1e-7 of itself; float32, but the time."""
-    n = at.size
-    rate = 1.0 / t0
-    for i in range(n):
-        scratch[i] = np.float32(max((now - at[i]) * rate, 1.0))
-    bits = scratch.view(np.int32)
-    split(bits, out.view(np.int32), bits)
-    for i in range(n):
-        y = max(-nu[i] * log_of(out[i], bits[i]), LEAST)
-        out[i], bits[i] = exp_parts(y)
-    for i in range(n):
-        out[i] *= scratch[i]
-
-
-# Where the array is contiguous, blocks are read in place; else gathered into a block of their own.
-@njit(cache=True)
-def _read_block(
-    g: Any, at: Any, nu: Any, shift: int, n: int, now: float, t0: float, scratch: Any, out: Any
+# (Checks for a division by zero would keep the loop out of vectors.)
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _drifted(
+    g: Any, at: Any, nu: Any, now: float, t0: float, tolerance: Any, left: Any, out: Any
 ) -> None:
-    """out = the drifted conductances of the devices from ``shift`` on."""
-    end = shift + n
-    _drift_factors(at[shift:end], nu[shift:end], now, t0, scratch[:n], out[:n])
-    part = g[shift:end]
-    for k in range(n):
-        out[k] *= part[k]
+    """out = g max(age / T0, 1)^(-nu), the factor to 1e-7 of itself; float32, but the time.
+
+    left: lowered to how long [T0] the factor stays within the tolerance.
+    """
+    n = out.size
+    rate = 1.0 / t0
+    for i in range(n):  # apart: half as many float64 fit into a vector
+        out[i] = np.float32((now - at[i]) * rate)
+    for i in range(n):
+        age = max(out[i], _ONE)
+        stays = max(_ONE - out[i], _ZERO) + tolerance * age / max(nu[i], _FLAT)
+        left[i] = min(left[i], stays)
+        out[i] = g[i] * exp(max(-nu[i] * log(age), LEAST))
 
 
 @njit(cache=True)
@@ -55,62 +50,93 @@ def _weigh(plus: Any, minus: Any, over: Any, m3: Any, c3: Any, weight: Any, vari
         weight[k] = (plus[k] - minus[k]) * over
     for k in range(variance.size):
         p, m = m3 * plus[k] + c3, m3 * minus[k] + c3
-        variance[k] = (p * p + m * m) * (over * over)
+        variance[k] = to_bfloat16((p * p + m * m) * (over * over))
+
+
+@njit(cache=True, fastmath=FAST)
+def _least(values: Any) -> Any:
+    """Return the least of the values, which are overwritten: halves in vectors, not one by one."""
+    n = values.size
+    while n > 1:
+        half = (n + 1) // 2
+        for k in range(n - half):
+            values[k] = min(values[k], values[k + half])
+        n = half
+    return values[0]
 
 
 @njit(cache=True)
-def _read_all(
-    g: Any, at: Any, nu: Any, now: float, t0: float, over: Any, m3: Any, c3: Any, weight: Any,
-    variance: Any,
+def _read_due(
+    g: Any, at: Any, nu: Any, now: float, t0: float, tolerance: Any, over: Any, m3: Any, c3: Any,
+    weight: Any, variance: Any, due: Any,
 ) -> None:  # fmt: skip
     size = weight.size
-    scratch = np.empty(_BLOCK, np.float32)
+    left = np.empty(_BLOCK, np.float32)
     plus, minus = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
-    for start in range(0, size, _BLOCK):
-        n = min(_BLOCK, size - start)
-        _read_block(g, at, nu, start, n, now, t0, scratch, plus)
-        _read_block(g, at, nu, size + start, n, now, t0, scratch, minus)
+    block = 0
+    while block < due.size:
+        first = block
+        while block < due.size and due[block] < now and (block - first) * DUE_BLOCK < _BLOCK:
+            block += 1
+        if block == first:
+            block += 1
+            continue
+        start = first * DUE_BLOCK
+        end = min(block * DUE_BLOCK, size)
+        n = end - start
+        left[:n] = _FAR
+        for shift, out in ((0, plus), (size, minus)):
+            a, b = start + shift, end + shift
+            _drifted(g[a:b], at[a:b], nu[a:b], now, t0, tolerance, left[:n], out[:n])
         _weigh(
             plus, minus, over, m3, c3, weight[start : start + n],
             variance[start : start + n] if variance.size else variance,
         )  # fmt: skip
+        for done in range(first, block):
+            k = done * DUE_BLOCK - start
+            due[done] = now + t0 * np.float64(_least(left[k : min(k + DUE_BLOCK, n)]))
 
 
 @njit(cache=True)
-def _gather(
-    g: Any, at: Any, nu: Any, index: Any, shift: int, to_g: Any, to_at: Any, to_nu: Any
-) -> None:
-    for k in range(index.size):
-        i = shift + index[k]
-        to_g[k], to_at[k], to_nu[k] = g[i], at[i], nu[i]
+def _read_index(
+    g: Any, at: Any, nu: Any, index: Any, now: float, t0: float, tolerance: Any, left: Any,
+    plus: Any, minus: Any,
+) -> None:  # fmt: skip
+    """Write the drifted conductances of the pairs ``index``, gathered side by side."""
+    n, size = index.size, g.size // 2
+    held_g, held_at, held_nu = np.empty(n, np.float32), np.empty(n), np.empty(n, np.float32)
+    for shift, out in ((0, plus), (size, minus)):
+        for k in range(n):
+            i = shift + index[k]
+            held_g[k], held_at[k], held_nu[k] = g[i], at[i], nu[i]
+        _drifted(held_g, held_at, held_nu, now, t0, tolerance, left, out)
 
 
 @njit(cache=True)
 def _read_some(
-    g: Any, at: Any, nu: Any, index: Any, now: float, t0: float, over: Any, m3: Any, c3: Any,
-    weight: Any, variance: Any,
+    g: Any, at: Any, nu: Any, index: Any, now: float, t0: float, tolerance: Any, over: Any,
+    m3: Any, c3: Any, weight: Any, variance: Any, due: Any,
 ) -> None:  # fmt: skip
-    size, block = weight.size, min(_BLOCK, max(index.size, 1))
-    scratch = np.empty(block, np.float32)
+    block = min(_BLOCK, max(index.size, 1))
     plus, minus = np.empty(block, np.float32), np.empty(block, np.float32)
-    held_g, held_at, held_nu = np.empty_like(plus), np.empty(block), np.empty_like(plus)
-    read, spread = np.empty_like(plus), np.empty_like(plus)
+    left, read = np.empty(block, np.float32), np.empty(block, np.float32)
+    spread = np.empty(block, np.int16)
     for start in range(0, index.size, block):
         part = index[start : start + block]
         n = part.size
-        _gather(g, at, nu, part, 0, held_g, held_at, held_nu)
-        _read_block(held_g, held_at, held_nu, 0, n, now, t0, scratch, plus)
-        _gather(g, at, nu, part, size, held_g, held_at, held_nu)
-        _read_block(held_g, held_at, held_nu, 0, n, now, t0, scratch, minus)
+        left[:n] = _FAR
+        _read_index(g, at, nu, part, now, t0, tolerance, left[:n], plus[:n], minus[:n])
         _weigh(plus, minus, over, m3, c3, read[:n], spread[: n if variance.size else 0])
         for k in range(n):
             weight[part[k]] = read[k]
+            b = part[k] // DUE_BLOCK
+            due[b] = min(due[b], now + t0 * np.float64(left[k]))
         if variance.size:
             for k in range(n):
                 variance[part[k]] = spread[k]
 
 
-_NOTHING = np.empty(0, dtype=np.float32)
+_NOTHING = np.empty(0, dtype=np.int16)
 
 
 def read_pairs(
@@ -121,34 +147,20 @@ def read_pairs(
     now_s: float,
     beta_us: float,
     parameters: PCMParameters,
+    tolerance: float,
     weight: Tensor,
     variance: Tensor | None,
+    due_s: Tensor,
 ) -> None:
     devices = conductance_us.numpy(), programmed_at_s.numpy(), exponent.numpy()
     p = parameters
-    numbers = np.float32(1 / beta_us), np.float32(p.m3), np.float32(p.c3)
-    read = weight.numpy(), _NOTHING if variance is None else variance.numpy()
+    numbers = (float(v) for v in (tolerance, 1 / beta_us, p.m3, p.c3))
+    spread = _NOTHING if variance is None else variance.view(torch.int16).numpy()
+    rest: Any = now_s, p.t0_s, *map(np.float32, numbers), weight.numpy(), spread, due_s.numpy()
     if index is None:
-        _read_all(*devices, now_s, p.t0_s, *numbers, *read)
+        _read_due(*devices, *rest)
     else:
-        _read_some(*devices, index.numpy(), now_s, p.t0_s, *numbers, *read)
-
-
-@njit(cache=True)
-def _aged_pairs(at: Any, youngest: float, oldest: float, index: Any) -> int:
-    n, found = at.size // 2, 0
-    plus, minus = at[:n], at[n:]
-    for i in range(n):
-        if oldest < plus[i] <= youngest or oldest < minus[i] <= youngest:
-            index[found] = i
-            found += 1
-    return found
-
-
-def aged_pairs(programmed_at_s: Tensor, youngest_at_s: float, oldest_at_s: float) -> Tensor:
-    index = torch.empty(programmed_at_s.numel() // 2, dtype=torch.int64)
-    found = _aged_pairs(programmed_at_s.numpy(), youngest_at_s, oldest_at_s, index.numpy())
-    return index[:found]
+        _read_some(*devices, index.numpy(), *rest)
 
 
 @njit(cache=True)
@@ -183,3 +195,56 @@ def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
     if len(index):
         _take_high(g, above, hits, index.numpy())
     return index
+
+
+@njit(cache=True)
+def _saturated(
+    g: Any, at: Any, nu: Any, index: Any, now: float, t0: float, m3: Any, c3: Any, z: Any,
+    above: Any, below: float, found: Any, difference: Any,
+) -> int:  # fmt: skip
+    block = min(_BLOCK, max(index.size, 1))
+    plus, minus = np.empty(block, np.float32), np.empty(block, np.float32)
+    left = np.full(block, _FAR)
+    total = 0
+    for start in range(0, index.size, block):
+        part = index[start : start + block]
+        n = part.size
+        _read_index(g, at, nu, part, now, t0, _ZERO, left[:n], plus[:n], minus[:n])
+        if z.size:
+            for k in range(n):
+                plus[k] += (m3 * plus[k] + c3) * z[0, start + k]
+                minus[k] += (m3 * minus[k] + c3) * z[1, start + k]
+        for k in range(n):
+            apart = np.float64(plus[k] - minus[k])
+            if max(plus[k], minus[k]) > above and abs(apart) < below:
+                found[total], difference[total] = part[k], apart
+                total += 1
+    return total
+
+
+_NO_NORMALS = np.empty((2, 0), dtype=np.float32)
+
+
+def saturated_pairs(
+    conductance_us: Tensor,
+    programmed_at_s: Tensor,
+    exponent: Tensor,
+    index: Tensor,
+    now_s: float,
+    parameters: PCMParameters,
+    above_us: float,
+    below_us: float,
+    normals: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    found = torch.empty(index.numel(), dtype=torch.int64)
+    difference = torch.empty(index.numel(), dtype=torch.float64)
+    if not index.numel():
+        return found, difference
+    p = parameters
+    total = _saturated(
+        conductance_us.numpy(), programmed_at_s.numpy(), exponent.numpy(), index.numpy(), now_s,
+        p.t0_s, np.float32(p.m3), np.float32(p.c3),
+        _NO_NORMALS if normals is None else normals.numpy(), np.float32(above_us), below_us,
+        found.numpy(), difference.numpy(),
+    )  # fmt: skip
+    return found[:total], difference[:total]

@@ -15,6 +15,19 @@ if TYPE_CHECKING:
 
 
 @njit(cache=True)
+def _tally(count: Any) -> tuple[int, int]:
+    up, down = 0, 0
+    for e in range(count.size):
+        up += max(count[e], 0)
+        down += max(-count[e], 0)
+    return up, down
+
+
+def tally(count: Tensor) -> tuple[int, int]:
+    return _tally(count.numpy())
+
+
+@njit(cache=True)
 def _set_pulses(
     g: Any, pulses: Any, index: Any, count: Any, z: Any,
     m1: float, c1: float, a1: float, a: float, m2: float, c2: float, a2: float,
@@ -42,6 +55,7 @@ def set_pulses(
     count: Tensor,
     normals: Tensor,
     parameters: PCMParameters,
+    repeats: bool = False,  # in their order anyway
 ) -> None:
     p = parameters
     _set_pulses(
@@ -50,26 +64,29 @@ def set_pulses(
     )  # fmt: skip
 
 
-_KINDS = {"constant": 0, "linear": 1, "soft-bounds": 2, "exponential": 3}
+_KINDS = {"linear": 1, "soft-bounds": 2, "exponential": 3}
+
+
+@njit(cache=True)
+def _constant_steps(w: Any, devices: Any, index: Any, count: Any, z: Any, spread: float) -> None:
+    for e in range(index.size):
+        i, number = index[e], np.float64(abs(count[e]))
+        # The step is taken by its place and not by a branch, which could not be foreseen.
+        step = np.float64(devices[i, np.int64(count[e] > 0)])
+        moved = np.float32(w[i] + step * (number + spread * math.sqrt(number) * z[e]))
+        w[i] = min(max(moved, devices[i, 2]), devices[i, 3])
 
 
 @njit(cache=True)
 def _step_pulses(
-    w: Any, step_up: Any, step_down: Any, upper: Any, lower: Any, index: Any, count: Any,
-    z: Any, spread: float, kind: int, k: Any,
-) -> None:  # fmt: skip
+    w: Any, devices: Any, index: Any, count: Any, z: Any, spread: float, kind: int, k: Any
+) -> None:
     draw = 0
     for e in range(index.size):
-        i = index[e]
-        value, number = np.float64(w[i]), abs(count[e])
-        up = count[e] > 0
-        step = np.float64(step_up[i]) if up else -np.float64(step_down[i])
-        high, low = np.float64(upper[i]), np.float64(lower[i])
-        if kind == 0:
-            value += step * (number + spread * math.sqrt(number) * z[e])
-            w[i] = min(max(value, low), high)
-            continue
-        for _ in range(number):
+        i, up = index[e], count[e] > 0
+        value, step = np.float64(w[i]), np.float64(devices[i, np.int64(up)])
+        low, high = np.float64(devices[i, 2]), np.float64(devices[i, 3])
+        for _ in range(abs(count[e])):
             if kind == 1:
                 scale = 1 - k[0] * value if up else 1 + k[1] * value
             elif kind == 2:
@@ -85,18 +102,17 @@ def _step_pulses(
 
 def step_pulses(
     state: Tensor,
-    step_up: Tensor,
-    step_down: Tensor,
-    upper: Tensor,
-    lower: Tensor,
+    devices: Tensor,
     index: Tensor,
     count: Tensor,
     normals: Tensor,
     spread: float,
     response: StepResponse,
+    repeats: bool = False,  # in their order anyway
 ) -> None:
-    _step_pulses(
-        state.numpy(), step_up.numpy(), step_down.numpy(), upper.numpy(), lower.numpy(),
-        index.numpy(), count.numpy(), normals.numpy(), spread, _KINDS[response.kind],
-        response.constants,
-    )  # fmt: skip
+    n = state.numpy(), devices.numpy(), index.numpy(), count.numpy(), normals.numpy()
+    if response.kind == "constant":
+        _constant_steps(n[0], n[1], n[2], n[3], n[4], spread)
+    else:
+        kind, constants = _KINDS[response.kind], response.constants
+        _step_pulses(n[0], n[1], n[2], n[3], n[4], spread, kind, constants)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 #: For loops of these: no infinities, no zeros with signs; sums are not reordered.
 FAST = {"contract", "nsz", "nnan", "ninf", "arcp"}
@@ -31,41 +32,66 @@ _C0, _C1, _C2 = (np.float32(v) for v in (2.4433157118e-5, -1.3887316255e-3, 4.16
 #: Bits of float32: below its exponent, the exponent's bias, and those of sqrt(1/2).
 _MANTISSA, _BIAS, _ROOT_HALF = np.int32(23), np.int32(127), np.int32(0x3F3504F3)
 _ONE, _HALF = np.float32(1.0), np.float32(0.5)
+#: No smaller exponent is taken: exp of it is the least positive float32 that is not subnormal.
 LEAST = np.float32(-87.0)
 
 
-@njit(cache=True)
-def split(bits: Any, mantissa_bits: Any, exponent: Any) -> None:
-    """Split x > 0, given by its bits, into 2^exponent and a mantissa of sqrt(1/2) to sqrt(2).
-
-    All int32; mantissa_bits may be bits.
-    """
-    for i in range(bits.size):
-        e = (bits[i] - _ROOT_HALF) >> _MANTISSA
-        mantissa_bits[i] = bits[i] - (e << _MANTISSA)
-        exponent[i] = e
+def _bitcast(to: Any) -> Any:
+    """Return the code that takes the bits of a number for those of another type."""
+    return lambda context, builder, _, args: builder.bitcast(args[0], context.get_value_type(to))
 
 
-@njit(cache=True, fastmath=FAST)
-def log_of(mantissa: Any, exponent: Any) -> Any:
-    """Return ln of what `split` gave."""
-    m, e = mantissa - _ONE, np.float32(exponent)
-    z = m * m
+def _bits(_: Any, value: Any) -> Any:
+    return types.int32(types.float32), _bitcast(types.int32)
+
+
+def _float(_: Any, bits: Any) -> Any:
+    return types.float32(types.int32), _bitcast(types.float32)
+
+
+_bits_of: Any = intrinsic(_bits)
+_float_of: Any = intrinsic(_float)
+
+
+@njit(cache=True, inline="always")
+def to_bfloat16(value: Any) -> Any:
+    """Round a finite float32 to the nearest bfloat16; return its bits, int16."""
+    bits = _bits_of(value)
+    half = np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))
+    return np.int16((bits + half) >> np.int32(16))
+
+
+@njit(cache=True, inline="always")
+def from_bfloat16(bits: Any) -> Any:
+    """Return the float32 of the bits (int16) of a bfloat16."""
+    return _float_of(np.int32(bits) << np.int32(16))
+
+
+# Numba computes with int64 unless told at every step; vectors of these hold half as many.
+@njit(cache=True, fastmath=FAST, inline="always")
+def log(x: Any) -> Any:
+    """Return ln x for x > 0."""
+    bits = _bits_of(x)
+    # x is 2^exponent and a mantissa of sqrt(1/2) to sqrt(2).
+    exponent = np.int32(np.int32(bits - _ROOT_HALF) >> _MANTISSA)
+    m = _float_of(np.int32(bits - np.int32(exponent << _MANTISSA))) - _ONE
+    e, z = np.float32(exponent), m * m
     p = ((((_L0 * m + _L1) * m + _L2) * m + _L3) * m + _L4) * m + _L5
     p = ((p * m + _L6) * m + _L7) * m + _L8
     return m + (p * m * z + e * _LN2_REST - _HALF * z) + e * _LN2
 
 
-@njit(cache=True, fastmath=FAST)
-def exp_parts(y: Any) -> Any:
-    """Return f and the bits of s with exp(y) = f s, for y above LEAST."""
+@njit(cache=True, fastmath=FAST, inline="always")
+def exp(y: Any) -> Any:
+    """Return exp y for y from LEAST to 88."""
     k = np.floor(y * _LOG2_E + _HALF)
     r = y - k * _LN2 - k * _LN2_REST
     q = ((((_E0 * r + _E1) * r + _E2) * r + _E3) * r + _E4) * r + _E5
-    return q * r * r + r + _ONE, (np.int32(k) + _BIAS) << _MANTISSA
+    power = _float_of(np.int32(np.int32(np.int32(k) + _BIAS) << _MANTISSA))
+    return (q * r * r + r + _ONE) * power
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, fastmath=FAST, inline="always")
 def sine_cosine(t: Any) -> Any:
     """Return sin t and cos t for |t| up to pi / 4."""
     z = t * t

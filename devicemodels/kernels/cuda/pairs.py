@@ -1,8 +1,8 @@
-"""PCM pairs: their drifted weights, and which of them need attention, in one pass."""
+"""PCM pairs: their drifted weights, and which of them may saturate, in one pass."""
 
 # No `from __future__ import annotations`: triton reads the annotations of kernels as types.
 # A float without one would reach a kernel as float32.
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import triton
@@ -10,23 +10,39 @@ import triton.language as tl
 from torch import Tensor
 
 from devicemodels.kernels.cuda.lists import blocks, in_order, take_places
+from devicemodels.kernels.reference import DUE_BLOCK
 
 if TYPE_CHECKING:
     from devicemodels.devices.pcm import PCMParameters
 
 _BLOCK = 1024
+_DUE_BLOCK = tl.constexpr(DUE_BLOCK)
 
 
 @triton.jit
-def drifted(conductance, programmed_at, exponent, i, here, now, rate):
-    """Return G(now) of the devices ``i``; the age in float64, the rest in float32.
+def drifted(
+    conductance, programmed_at, exponent, i, here, now, t0,
+    rate, tolerance,
+):  # fmt: skip
+    """Return G(now) of the devices ``i``, and how long it stays right to ``tolerance`` [s].
 
-    rate: 1 / T0; many cards divide float64 slower than memory brings it.
+    Ages are float64, the rest float32. rate: 1 / T0; many cards divide float64 slower than memory
+    brings it.
     """
-    age = (now - tl.load(programmed_at + i, mask=here, other=0.0)) * rate
-    age = tl.maximum(age, 1.0).to(tl.float32)
+    age = now - tl.load(programmed_at + i, mask=here, other=0.0)
     nu = tl.load(exponent + i, mask=here, other=0.0)
-    return tl.load(conductance + i, mask=here, other=0.0) * tl.exp(-nu * tl.log(age))
+    slowly = tolerance / tl.maximum(nu, 1e-12)
+    stays = tl.maximum(t0 - age, 0.0) + tl.maximum(age, t0) * slowly
+    factor = tl.exp(-nu * tl.log(tl.maximum(age * rate, 1.0).to(tl.float32)))
+    return tl.load(conductance + i, mask=here, other=0.0) * factor, stays
+
+
+@triton.jit
+def to_bfloat16(value):
+    """Round float32 to the nearest bfloat16, as torch does; Triton's interpreter cuts instead."""
+    bits = value.to(tl.uint32, bitcast=True)
+    bits += 0x7FFF + ((bits >> 16) & 1)
+    return (bits >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
 
 
 @triton.jit
@@ -38,24 +54,39 @@ def write_pair(
     tl.store(weight + i, (plus - minus) / beta, mask=here)
     if NOISY:
         p, m = (m3 * plus + c3) / beta, (m3 * minus + c3) / beta
-        tl.store(variance + i, p * p + m * m, mask=here)
+        tl.store(variance + i, to_bfloat16(p * p + m * m), mask=here)
 
 
 @triton.jit(do_not_specialize=["number"])
 def _read_pairs(
-    conductance, programmed_at, exponent, index, weight, variance,
-    size, number, now: tl.float64, rate: tl.float64, beta: tl.float32, m3: tl.float32,
-    c3: tl.float32, LISTED: tl.constexpr, NOISY: tl.constexpr, BLOCK: tl.constexpr,
+    conductance, programmed_at, exponent, index, weight, variance, due,
+    size, number, now: tl.float64, t0: tl.float64, rate: tl.float64, tolerance: tl.float32,
+    beta: tl.float32, m3: tl.float32, c3: tl.float32,
+    LISTED: tl.constexpr, NOISY: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    """Read the ``number`` pairs of a list, or those of the ``number`` blocks that are due."""
     if LISTED:
-        here = i < number
-        i = tl.load(index + i, mask=here, other=0)
-    else:  # of a size known to be a multiple of 16, four at a time are read
-        here = i < size
-    plus = drifted(conductance, programmed_at, exponent, i, here, now, rate)
-    minus = drifted(conductance, programmed_at, exponent, i + size, here, now, rate)
+        e = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+        here = e < number
+        i = tl.load(index + e, mask=here, other=0)
+    else:
+        ROWS: tl.constexpr = BLOCK // _DUE_BLOCK
+        block = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+        asked = tl.load(due + block, mask=block < number, other=float("inf")) < now
+        i = block[:, None] * _DUE_BLOCK + tl.arange(0, _DUE_BLOCK)[None, :]
+        here = asked[:, None] & (i < size)
+    plus, stays = drifted(
+        conductance, programmed_at, exponent, i, here, now, t0, rate, tolerance
+    )  # fmt: skip
+    minus, stays_too = drifted(
+        conductance, programmed_at, exponent, i + size, here, now, t0, rate, tolerance
+    )  # fmt: skip
     write_pair(weight, variance, i, here, plus, minus, beta, m3, c3, NOISY)
+    until = now + tl.minimum(stays, stays_too)
+    if LISTED:
+        tl.atomic_min(due + i // _DUE_BLOCK, until, mask=here)
+    else:
+        tl.store(due + block, tl.min(tl.where(here, until, float("inf")), axis=1), mask=asked)
 
 
 def read_pairs(
@@ -66,38 +97,21 @@ def read_pairs(
     now_s: float,
     beta_us: float,
     parameters: "PCMParameters",
+    tolerance: float,
     weight: Tensor,
     variance: Tensor | None,
+    due_s: Tensor,
 ) -> None:
-    size, p = weight.numel(), parameters
-    number = size if index is None else len(index)
+    p = parameters
+    number, each = (len(due_s), _BLOCK // DUE_BLOCK) if index is None else (len(index), _BLOCK)
     if number:
         # A kernel takes no None: what it will not touch stands in for it.
-        _read_pairs[blocks(number, _BLOCK)](
+        _read_pairs[blocks(number, each)](
             conductance_us, programmed_at_s, exponent, weight if index is None else index,
-            weight, weight if variance is None else variance, size, number, now_s, 1 / p.t0_s,
-            beta_us, p.m3, p.c3, LISTED=index is not None, NOISY=variance is not None,
-            BLOCK=_BLOCK,
+            weight, weight if variance is None else variance, due_s, weight.numel(), number,
+            now_s, p.t0_s, 1 / p.t0_s, tolerance, beta_us, p.m3, p.c3, LISTED=index is not None,
+            NOISY=variance is not None, BLOCK=_BLOCK,
         )  # fmt: skip
-
-
-@triton.jit
-def _aged_pairs(
-    at, index, counter, size, young: tl.float64, old: tl.float64,
-    BLOCK: tl.constexpr,
-):  # fmt: skip
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    here = i < size
-    plus = tl.load(at + i, mask=here, other=0.0)
-    minus = tl.load(at + i + size, mask=here, other=0.0)
-    found = ((plus <= young) & (plus > old)) | ((minus <= young) & (minus > old))
-    found = found & here
-    if tl.max(found.to(tl.int32), axis=0) > 0:
-        tl.store(index + take_places(counter, found), i, mask=found)
-
-
-def aged_pairs(programmed_at_s: Tensor, youngest_at_s: float, oldest_at_s: float) -> Tensor:
-    return _listed(_aged_pairs, programmed_at_s, youngest_at_s, oldest_at_s)
 
 
 @triton.jit
@@ -112,15 +126,10 @@ def _high_pairs(g, index, counter, size, above: tl.float32, BLOCK: tl.constexpr)
 
 
 def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
-    return _listed(_high_pairs, conductance_us, above_us)
-
-
-def _listed(kernel: Any, values: Tensor, *limits: float) -> Tensor:
-    """Return the pairs that a kernel finds among the devices ``values`` (2n,), ascending."""
-    size = values.numel() // 2
-    index = torch.empty(size, dtype=torch.int64, device=values.device)
+    size = conductance_us.numel() // 2
+    index = torch.empty(size, dtype=torch.int64, device=conductance_us.device)
     if not size:
         return index
-    counter = torch.zeros(1, dtype=torch.int64, device=values.device)
-    kernel[blocks(size, _BLOCK)](values, index, counter, size, *limits, BLOCK=_BLOCK)
+    counter = torch.zeros(1, dtype=torch.int64, device=conductance_us.device)
+    _high_pairs[blocks(size, _BLOCK)](conductance_us, index, counter, size, above_us, BLOCK=_BLOCK)
     return in_order(index, counter)[0]

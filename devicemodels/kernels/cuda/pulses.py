@@ -2,13 +2,16 @@
 
 # No `from __future__ import annotations`: triton reads the annotations of kernels as types.
 # A float without one would reach a kernel as float32.
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from devicemodels.kernels.cuda.lists import blocks
+from devicemodels.pulses import rounds
 
 if TYPE_CHECKING:
     from devicemodels.devices.pcm import PCMParameters
@@ -31,7 +34,7 @@ def set_once(
 
 @triton.jit(do_not_specialize=["events"])
 def _set_pulses(
-    conductance, pulses, index, count, end, normals, events,
+    conductance, pulses, index, count, first, normals, events,
     m1: tl.float64, c1: tl.float64, A1: tl.float64, a: tl.float64, m2: tl.float64,
     c2: tl.float64, A2: tl.float64, g_min: tl.float64, g_max: tl.float64, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -39,12 +42,12 @@ def _set_pulses(
     here = e < events
     i = tl.load(index + e, mask=here, other=0)
     number = tl.load(count + e, mask=here, other=0)
-    first = tl.load(end + e, mask=here, other=0) - number
+    draw = tl.load(first + e, mask=here, other=0)
     g = tl.load(conductance + i, mask=here, other=0.0).to(tl.float64)
     done = tl.load(pulses + i, mask=here, other=0)
     for k in range(0, tl.max(number, axis=0)):
         live = number > k
-        z = tl.load(normals + first + k, mask=live, other=0.0).to(tl.float64)
+        z = tl.load(normals + draw + k, mask=live, other=0.0).to(tl.float64)
         p = (done + 1 + k).to(tl.float64)
         g = tl.where(live, set_once(g, p, z, m1, c1, A1, a, m2, c2, A2, g_min, g_max), g)
     tl.store(conductance + i, g.to(tl.float32), mask=here)
@@ -58,12 +61,24 @@ def set_pulses(
     count: Tensor,
     normals: Tensor,
     parameters: "PCMParameters",
+    repeats: bool = False,
 ) -> None:
-    if len(index):
-        _set_pulses[blocks(len(index), _BLOCK)](
-            conductance_us, pulses, index, count, count.cumsum(0), normals, len(index),
+    for device, number, first in _launches(index, count, count.cumsum(0) - count, repeats):
+        _set_pulses[blocks(len(device), _BLOCK)](
+            conductance_us, pulses, device, number, first, normals, len(device),
             *set_constants(parameters), BLOCK=_BLOCK,
         )  # fmt: skip
+
+
+def _launches(
+    index: Tensor, count: Tensor, first: Tensor, repeats: bool
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the events in parts with no device twice, to be applied one after the other."""
+    if repeats:
+        for part in rounds(index):
+            yield index[part], count[part], first[part]
+    elif len(index):
+        yield index, count, first
 
 
 def set_constants(p: "PCMParameters") -> tuple[float, ...]:
@@ -88,8 +103,7 @@ def _scale(
 
 @triton.jit(do_not_specialize=["events"])
 def _step_pulses(
-    state, step_up, step_down, upper, lower, index, count,
-    end, normals, events, spread: tl.float64,
+    state, devices, index, count, first, normals, events, spread: tl.float64,
     k0: tl.float64, k1: tl.float64, k2: tl.float64, k3: tl.float64, k4: tl.float64,
     k5: tl.float64, KIND: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -97,21 +111,20 @@ def _step_pulses(
     here = e < events
     i = tl.load(index + e, mask=here, other=0)
     signed = tl.load(count + e, mask=here, other=0)
+    draw = tl.load(first + e, mask=here, other=0)
     up, number = signed > 0, tl.abs(signed)
     w = tl.load(state + i, mask=here, other=0.0).to(tl.float64)
-    high = tl.load(upper + i, mask=here, other=1.0).to(tl.float64)
-    low = tl.load(lower + i, mask=here, other=-1.0).to(tl.float64)
-    rise = tl.load(step_up + i, mask=here, other=0.0).to(tl.float64)
-    step = tl.where(up, rise, -tl.load(step_down + i, mask=here, other=0.0).to(tl.float64))
+    step = tl.load(devices + 4 * i + up.to(tl.int64), mask=here, other=0.0).to(tl.float64)
+    low = tl.load(devices + 4 * i + 2, mask=here, other=-1.0).to(tl.float64)
+    high = tl.load(devices + 4 * i + 3, mask=here, other=1.0).to(tl.float64)
     if KIND == "constant":
-        z = tl.load(normals + e, mask=here, other=0.0).to(tl.float64)
+        z = tl.load(normals + draw, mask=here, other=0.0).to(tl.float64)
         n = number.to(tl.float64)
         w = tl.minimum(tl.maximum(w + step * (n + spread * tl.sqrt(n) * z), low), high)
     else:
-        first = tl.load(end + e, mask=here, other=0) - number
         for k in range(0, tl.max(number, axis=0)):
             live = number > k
-            z = tl.load(normals + first + k, mask=live, other=0.0).to(tl.float64)
+            z = tl.load(normals + draw + k, mask=live, other=0.0).to(tl.float64)
             scale = _scale(w, up, high, low, k0, k1, k2, k3, k4, k5, KIND)
             moved = tl.minimum(tl.maximum(w + step * scale * (1 + spread * z), low), high)
             w = tl.where(live, moved, w)
@@ -120,20 +133,17 @@ def _step_pulses(
 
 def step_pulses(
     state: Tensor,
-    step_up: Tensor,
-    step_down: Tensor,
-    upper: Tensor,
-    lower: Tensor,
+    devices: Tensor,
     index: Tensor,
     count: Tensor,
     normals: Tensor,
     spread: float,
     response: "StepResponse",
+    repeats: bool = False,
 ) -> None:
-    if len(index):
-        # Draws of an event end here; constant steps take one draw an event and do not look.
-        end = count if response.kind == "constant" else count.abs().cumsum(0)
-        _step_pulses[blocks(len(index), _BLOCK)](
-            state, step_up, step_down, upper, lower, index, count, end, normals, len(index),
-            spread, *response.constants, KIND=response.kind, BLOCK=_BLOCK,
+    draws = torch.ones_like(count) if response.kind == "constant" else count.abs()
+    for device, number, first in _launches(index, count, draws.cumsum(0) - draws, repeats):
+        _step_pulses[blocks(len(device), _BLOCK)](
+            state, devices, device, number, first, normals, len(device), spread,
+            *response.constants, KIND=response.kind, BLOCK=_BLOCK,
         )  # fmt: skip

@@ -1,18 +1,20 @@
-"""Kernels in Numba, for the CPU: one pass, no temporaries, no compiler needed.
+"""Kernels in Numba, for the CPU: one pass, no temporaries, no compiler needed."""
 
-``program_pairs`` is the reference's: nothing is gained here by not waiting for the device.
-"""
-
+from mcatrain.kernels.cpu.cells import lstm_backward
+from mcatrain.kernels.cpu.coincidences import coincidences, coincidences_sum
 from mcatrain.kernels.cpu.convert import convert
-from mcatrain.kernels.cpu.streams import coincidences, coincidences_sum
+from mcatrain.kernels.cpu.streams import gains
 from mcatrain.kernels.cpu.update import accumulate, spend
-from mcatrain.kernels.reference import program_pairs
+from mcatrain.kernels.cpu.windows import add_patches, patches
 
 __all__ = [
     "accumulate",
+    "add_patches",
     "coincidences",
     "coincidences_sum",
     "convert",
-    "program_pairs",
+    "gains",
+    "lstm_backward",
+    "patches",
     "spend",
 ]

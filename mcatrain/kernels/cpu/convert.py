@@ -9,13 +9,20 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from devicemodels.kernels.cpu.vectors import from_bfloat16, to_bfloat16
+from mcatrain.kernels.reference import noise_product
+
 if TYPE_CHECKING:
     from mcatrain.periphery import Converters
 
 _NO_LINE = np.empty(0, dtype=np.float32)
 _NO_ARRAY = np.empty((0, 0), dtype=np.float32)
-#: Numbers of a part of a batch: 1 MiB of float32.
-_CHUNK = 2**18
+#: Of bfloat16, which Numba knows by their bits.
+_NO_BITS = np.empty((0, 0), dtype=np.int16)
+#: Numbers of a part of a batch: 2 MiB of float32.
+_CHUNK = 2**19
+#: Numbers in which a maximum is looked for side by side.
+_LANES = 16
 _FIRST = torch.zeros(1, dtype=torch.int64)
 
 
@@ -26,24 +33,47 @@ def _round(value: Any, dither: Any, at: int, limit: Any) -> Any:
     return min(max(value, -limit), limit)
 
 
+@njit(cache=True, fastmath={"nnan", "nsz"})
+def _top(x: Any) -> Any:
+    """Return max|x|: of lanes beside each other, which the compiler keeps in vectors (4x)."""
+    tops = np.zeros(_LANES, np.float32)
+    whole = x.size - x.size % _LANES
+    for start in range(0, whole, _LANES):
+        for lane in range(_LANES):
+            tops[lane] = max(tops[lane], abs(x[start + lane]))
+    top = np.float32(0.0)
+    for lane in range(_LANES):
+        top = max(top, tops[lane])
+    for j in range(whole, x.size):
+        top = max(top, abs(x[j]))
+    return top
+
+
 @njit(cache=True)
 def _drive(x: Any, levels: int, manage: bool, divisor: Any, dither: Any, out: Any) -> Any:
     """DAC of one vector into ``out``; return the scale to multiply the outputs back with."""
     scale = divisor
     if manage:
-        top = np.float32(0.0)
-        for j in range(x.size):
-            top = max(top, abs(x[j]))
-        scale *= top
-    over = scale if scale > 0 else np.float32(1.0)
-    limit, one = np.float32(levels), np.float32(1.0)
+        scale *= _top(x)
+    one, limit = np.float32(1.0), np.float32(levels)
+    over = one / scale if scale > 0 else one
+    unit = np.float32(1 / levels) if levels else one
     for j in range(x.size):
-        value = x[j] / over
+        value = x[j] * over
         if levels:
             value = min(max(value, -one), one) * limit
-            value = _round(value, dither, j, limit) / limit
+            value = _round(value, dither, j, limit) * unit
         out[j] = value
     return scale
+
+
+@njit(cache=True)
+def _steps(levels: int, bound: Any) -> Any:
+    """Return the step of an ADC and its inverse."""
+    if not levels:
+        return np.float32(1.0), np.float32(1.0)
+    step = np.float64(bound) / levels
+    return np.float32(step), np.float32(1.0 / step)
 
 
 @njit(cache=True)
@@ -52,7 +82,7 @@ def _sense(
 ) -> bool:
     """Noise and ADC of one vector of outputs, in place; return whether one is at its bound."""
     clipped = False
-    step = bound / np.float32(levels) if levels else np.float32(1.0)
+    step, rate = _steps(levels, bound)
     for i in range(y.size):
         value = y[i]
         if normals.size:
@@ -64,7 +94,7 @@ def _sense(
             clipped = True
             value = min(max(value, -bound), bound)
         if levels:
-            value = _round(value / step, dither, i, np.float32(levels)) * step
+            value = _round(value * rate, dither, i, np.float32(levels)) * step
         y[i] = value * scale
     return clipped
 
@@ -72,16 +102,21 @@ def _sense(
 # Sums may be reordered, or the compiler could not add in vectors; nothing else is relaxed.
 @njit(cache=True, fastmath={"reassoc", "contract"})
 def _products(x: Any, w: Any, s: Any, y: Any, spread: Any) -> None:
-    """y = w x and, where s is given, spread = s x^2, in one pass over the array."""
-    squares = x * x
+    """y = w x and, where s is given, spread = s x^2, in one pass over the array.
+
+    Rounded where `noise_product` rounds.
+    """
+    squares = np.empty(x.size if s.size else 0, dtype=np.float32)
+    for j in range(squares.size):
+        squares[j] = from_bfloat16(to_bfloat16(x[j] * x[j]))
     for i in range(w.shape[0]):
         wi, total = w[i], np.float32(0.0)
         if s.size:
             si, variance = s[i], np.float32(0.0)
             for j in range(wi.size):
                 total += wi[j] * x[j]
-                variance += si[j] * squares[j]
-            spread[i] = variance
+                variance += from_bfloat16(si[j]) * squares[j]
+            spread[i] = from_bfloat16(to_bfloat16(variance))
         else:
             for j in range(wi.size):
                 total += wi[j] * x[j]
@@ -101,9 +136,11 @@ def _transposed_products(x: Any, w: Any, s: Any, y: Any, spread: Any) -> None:
         for j in range(wi.size):
             y[j] += wi[j] * xi
         if s.size:
-            si, square = s[i], xi * xi
+            si, square = s[i], from_bfloat16(to_bfloat16(xi * xi))
             for j in range(si.size):
-                spread[j] += si[j] * square
+                spread[j] += from_bfloat16(si[j]) * square
+    for j in range(spread.size):
+        spread[j] = from_bfloat16(to_bfloat16(spread[j]))
 
 
 @njit(cache=True)
@@ -121,41 +158,33 @@ def _convert_one(
     return _sense(y, spread, normals, noise, out_levels, bound, out_dither, scale)
 
 
-# Minima and maxima of float32 may be taken in any order: the numbers are finite.
-@njit(cache=True, fastmath={"reassoc", "nnan", "nsz"})
-def _top(x: Any) -> Any:
-    top = np.float32(0.0)
-    for j in range(x.size):
-        top = max(top, abs(x[j]))
-    return top
-
-
 @njit(cache=True)
 def _drive_rows(
     x: Any, levels: int, manage: bool, divisor: Any, dither: Any, out: Any, squares: Any, scale: Any
 ) -> None:
     """DAC of every row of x into ``out``, its squares where asked for, its scale."""
     limit, one = np.float32(levels), np.float32(1.0)
+    unit = np.float32(1 / levels) if levels else one
     for row in range(x.shape[0]):
         xr, line = x[row], out[row]
         s = divisor * _top(xr) if manage else divisor
         scale[row] = s
-        over = s if s > 0 else one
+        over = one / s if s > 0 else one
         if levels and dither.size:
             for j in range(xr.size):
-                value = min(max(xr[j] / over, -one), one) * limit
+                value = min(max(xr[j] * over, -one), one) * limit
                 value = np.floor(value + dither[row, j])
-                line[j] = min(max(value, -limit), limit) / limit
+                line[j] = min(max(value, -limit), limit) * unit
         elif levels:
             for j in range(xr.size):
-                line[j] = np.rint(min(max(xr[j] / over, -one), one) * limit) / limit
+                line[j] = np.rint(min(max(xr[j] * over, -one), one) * limit) * unit
         else:
             for j in range(xr.size):
-                line[j] = xr[j] / over
+                line[j] = xr[j] * over
         if squares.size:
             out_squares = squares[row]
             for j in range(xr.size):
-                out_squares[j] = line[j] * line[j]
+                out_squares[j] = to_bfloat16(line[j] * line[j])
 
 
 @njit(cache=True)
@@ -164,7 +193,7 @@ def _sense_rows(
     scale: Any, hits: Any,
 ) -> int:  # fmt: skip
     """Noise and ADC of every row of outputs, in place; mark and count the rows at the bound."""
-    step = bound / np.float32(levels) if levels else np.float32(1.0)
+    step, rate = _steps(levels, bound)
     limit = np.float32(levels)
     total = 0
     for row in range(y.shape[0]):
@@ -174,7 +203,7 @@ def _sense_rows(
             if spread.size:
                 v = spread[row]
                 for i in range(yr.size):
-                    yr[i] += np.sqrt(noise * noise + v[i]) * z[i]
+                    yr[i] += np.sqrt(noise * noise + from_bfloat16(v[i])) * z[i]
             else:
                 for i in range(yr.size):
                     yr[i] += noise * z[i]
@@ -183,10 +212,10 @@ def _sense_rows(
             yr[i] = min(max(yr[i], -bound), bound)
         if levels and dither.size:
             for i in range(yr.size):
-                yr[i] = min(max(np.floor(yr[i] / step + dither[row, i]), -limit), limit) * step
+                yr[i] = min(max(np.floor(yr[i] * rate + dither[row, i]), -limit), limit) * step
         elif levels:
             for i in range(yr.size):
-                yr[i] = np.rint(yr[i] / step) * step
+                yr[i] = np.rint(yr[i] * rate) * step
         for i in range(yr.size):
             yr[i] *= s
         hits[row] = over
@@ -216,8 +245,7 @@ def _convert_rows(
     hits = np.empty(n, dtype=np.int64)
     chunk = max(_CHUNK // max(x.shape[1], len(weights)), 1)
     line = torch.empty(min(chunk, n), x.shape[1]) if drive else x
-    squares = torch.empty_like(line[:chunk]) if variance is not None else None
-    spread = torch.empty(min(chunk, n), len(weights)) if variance is not None else None
+    squares = torch.empty_like(line, dtype=torch.bfloat16) if variance is not None else None
     total = 0
     for start in range(0, n, chunk):
         part = slice(start, min(start + chunk, n))
@@ -226,16 +254,17 @@ def _convert_rows(
         if drive:
             _drive_rows(
                 xs.numpy(), c.input_levels, c.noise_management, np.float32(divisor),
-                _rows(dither, part), line.numpy(), _rows(squares), scale[part],
+                _rows(dither, part), line.numpy(), _bits(squares), scale[part],
             )  # fmt: skip
             xs = line[:size]
         torch.mm(xs, weights.T, out=ys)
-        if squares is not None and spread is not None and variance is not None:
+        spread = None
+        if squares is not None and variance is not None:
             if not drive:
-                torch.square(xs, out=squares[:size])
-            torch.mm(squares[:size], variance.T, out=spread[:size])
+                torch.mul(xs, xs, out=squares[:size])
+            spread = noise_product(squares[:size], variance)
         total += _sense_rows(
-            ys.numpy(), _rows(spread), _rows(normals, part), np.float32(c.output_noise),
+            ys.numpy(), _bits(spread), _rows(normals, part), np.float32(c.output_noise),
             c.output_levels, np.float32(c.output_bound), _rows(output_dither, part),
             scale[part], hits[part],
         )  # fmt: skip
@@ -255,7 +284,8 @@ def convert(
     if c.ideal and divisor == 1.0:
         y = torch.mm(x, weights.T)
         if variance is not None and normals is not None:
-            y.addcmul_(normals, torch.mm(x * x, variance.T).sqrt_())
+            spread = noise_product((x * x).to(variance.dtype), variance)
+            y.addcmul_(normals, spread.float().sqrt_())
         return y, None
     if len(x) > 1:
         return _convert_rows(x, weights, variance, c, divisor, dither, normals, output_dither)
@@ -265,7 +295,7 @@ def convert(
     if transposed:
         weights, s = weights.T, None if s is None else s.T
     clipped = _convert_one(
-        x.numpy()[0], weights.numpy(), _NO_ARRAY if s is None else s.numpy(), transposed,
+        x.numpy()[0], weights.numpy(), _bits(s), transposed,
         c.input_levels, c.noise_management, np.float32(divisor),
         _line(dither), _line(normals), np.float32(c.output_noise), c.output_levels,
         np.float32(c.output_bound), _line(output_dither), y.numpy()[0],
@@ -275,6 +305,13 @@ def convert(
 
 def _line(values: Tensor | None) -> Any:
     return _NO_LINE if values is None else values.numpy()[0]
+
+
+def _bits(values: Tensor | None) -> Any:
+    if values is None:
+        return _NO_BITS
+    assert values.dtype == torch.bfloat16  # other bits would be read beyond their end
+    return values.view(torch.int16).numpy()
 
 
 def _rows(values: Tensor | None, part: slice = slice(None)) -> Any:

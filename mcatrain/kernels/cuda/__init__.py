@@ -1,19 +1,28 @@
 """Kernels in Triton, for CUDA devices; see devicemodels.kernels.cuda.
 
-``coincidences_sum`` is the reference's: its time goes into products of bits, which are torch's.
+Streams, patches and the gates of an LSTM are the reference's: the time of streams goes into
+products of bits, which are torch's, and the others are a few copies and sums.
 """
 
 from mcatrain.kernels.cuda.convert import convert
-from mcatrain.kernels.cuda.program import program_pairs
-from mcatrain.kernels.cuda.streams import coincidences
 from mcatrain.kernels.cuda.update import accumulate, spend
-from mcatrain.kernels.reference import coincidences_sum
+from mcatrain.kernels.reference import (
+    add_patches,
+    coincidences,
+    coincidences_sum,
+    gains,
+    lstm_backward,
+    patches,
+)
 
 __all__ = [
     "accumulate",
+    "add_patches",
     "coincidences",
     "coincidences_sum",
     "convert",
-    "program_pairs",
+    "gains",
+    "lstm_backward",
+    "patches",
     "spend",
 ]

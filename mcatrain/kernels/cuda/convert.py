@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from devicemodels.kernels.cuda.lists import blocks, in_order, take_places
+from devicemodels.kernels.cuda.pairs import to_bfloat16
+from mcatrain.kernels.reference import noise_product
 
 if TYPE_CHECKING:
     from mcatrain.periphery import Converters
@@ -39,8 +41,8 @@ def _rounded(value, dither, at, here, STOCHASTIC: tl.constexpr):
 @triton.jit(do_not_specialize=["rows"])
 def _to_lines(
     x, dither, scale, line, square, rows, width, divisor: tl.float32, levels: tl.float32,
-    NM: tl.constexpr, ROUNDED: tl.constexpr, STOCHASTIC: tl.constexpr, SQUARED: tl.constexpr,
-    TALL: tl.constexpr, WIDE: tl.constexpr,
+    rate: tl.float32, NM: tl.constexpr, ROUNDED: tl.constexpr, STOCHASTIC: tl.constexpr,
+    SQUARED: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Of each row: its scale, what the DAC makes of it, and the squares of that."""
     row = tl.program_id(0).to(tl.int64) * TALL + tl.arange(0, TALL)
@@ -54,24 +56,25 @@ def _to_lines(
             top = tl.maximum(top, tl.abs(tl.load(x + at, mask=here, other=0.0)))
         factor = factor * tl.max(top, axis=1)
     tl.store(scale + row, factor, mask=row < rows)
-    by = tl.zeros((TALL, WIDE), tl.float32) + tl.where(factor > 0, factor, 1.0)[:, None]
+    ones = tl.zeros((TALL,), tl.float32) + 1.0
+    by = tl.div_rn(ones, tl.where(factor > 0, factor, 1.0))[:, None]
     for start in range(0, width, WIDE):
         here = (row < rows)[:, None] & (start + column < width)[None, :]
         at = row[:, None] * width + start + column[None, :]
-        value = tl.div_rn(tl.load(x + at, mask=here, other=0.0), by)
+        value = tl.load(x + at, mask=here, other=0.0) * by
         if ROUNDED:
             value = _rounded(_clipped(value, 1.0) * levels, dither, at, here, STOCHASTIC)
-            value = tl.div_rn(_clipped(value, levels), tl.zeros((TALL, WIDE), tl.float32) + levels)
+            value = _clipped(value, levels) * rate
         tl.store(line + at, value, mask=here)
         if SQUARED:
-            tl.store(square + at, value * value, mask=here)
+            tl.store(square + at, to_bfloat16(value * value), mask=here)
 
 
 @triton.jit(do_not_specialize=["rows"])
 def _from_lines(
     y, noise, normals, dither, scale, clipped, counter, rows, width, output_noise: tl.float32,
-    bound: tl.float32, step: tl.float32, levels: tl.float32, NOISY: tl.constexpr,
-    READ_NOISE: tl.constexpr, ROUNDED: tl.constexpr, STOCHASTIC: tl.constexpr,
+    bound: tl.float32, step: tl.float32, rate: tl.float32, levels: tl.float32,
+    NOISY: tl.constexpr, READ_NOISE: tl.constexpr, ROUNDED: tl.constexpr, STOCHASTIC: tl.constexpr,
     TALL: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Of each row: noise, the bound and whether it was met, the ADC, and the scale again."""
@@ -86,13 +89,12 @@ def _from_lines(
         if NOISY:
             spread = tl.zeros((TALL, WIDE), tl.float32) + output_noise * output_noise
             if READ_NOISE:
-                spread += tl.load(noise + at, mask=here, other=0.0)
+                spread += tl.load(noise + at, mask=here, other=0.0).to(tl.float32)
             value += tl.load(normals + at, mask=here, other=0.0) * tl.sqrt(spread)
         hit = hit | ((tl.abs(value) >= bound) & here).to(tl.int32)
         value = _clipped(value, bound)
         if ROUNDED:
-            value = tl.div_rn(value, tl.zeros((TALL, WIDE), tl.float32) + step)
-            value = _clipped(_rounded(value, dither, at, here, STOCHASTIC), levels) * step
+            value = _clipped(_rounded(value * rate, dither, at, here, STOCHASTIC), levels) * step
         tl.store(y + at, value * factor, mask=here)
     met = tl.max(hit, axis=1) > 0
     if tl.max(met.to(tl.int32), axis=0) > 0:
@@ -113,27 +115,29 @@ def convert(
     rows, width = x.shape
     line, scale = torch.empty_like(x), x.new_empty(rows)
     noisy = normals is not None
-    squared = torch.empty_like(x) if noisy and variance is not None else None
+    read_noise = noisy and variance is not None
+    squared = torch.empty_like(x, dtype=torch.bfloat16) if read_noise else None
     if not rows:
         return linear(x, weights), None
     # A kernel takes no None: what it will not touch stands in for it.
-    tall, wide = _tile(width)
+    levels, (tall, wide) = c.input_levels, _tile(width)
     _to_lines[blocks(rows, tall)](
         x, _or(dither, x), scale, line, _or(squared, x), rows, width, divisor,
-        float(c.input_levels), NM=c.noise_management, ROUNDED=c.input_levels > 0,
+        float(levels), 1 / levels if levels else 1.0, NM=c.noise_management, ROUNDED=levels > 0,
         STOCHASTIC=dither is not None, SQUARED=squared is not None, TALL=tall, WIDE=wide,
         enable_fp_fusion=False,
     )  # fmt: skip
     y = linear(line, weights)
-    noise = None if squared is None or variance is None else linear(squared, variance)
+    noise = None if squared is None or variance is None else noise_product(squared, variance)
     clipped = torch.empty(rows, dtype=torch.int64, device=x.device)
     counter = torch.zeros(1, dtype=torch.int64, device=x.device)
     levels, (tall, wide) = c.output_levels, _tile(y.shape[1])
+    step = c.output_bound / levels if levels else 1.0
     _from_lines[blocks(rows, tall)](
         y, _or(noise, y), _or(normals, y), _or(output_dither, y), scale, clipped, counter, rows,
-        y.shape[1], c.output_noise, c.output_bound, c.output_bound / levels if levels else 1.0,
-        float(levels), NOISY=noisy, READ_NOISE=noise is not None, ROUNDED=levels > 0,
-        STOCHASTIC=output_dither is not None, TALL=tall, WIDE=wide, enable_fp_fusion=False,
+        y.shape[1], c.output_noise, c.output_bound, step, 1 / step, float(levels), NOISY=noisy,
+        READ_NOISE=noise is not None, ROUNDED=levels > 0, STOCHASTIC=output_dither is not None,
+        TALL=tall, WIDE=wide, enable_fp_fusion=False,
     )  # fmt: skip
     if c.output_bound == float("inf"):
         return y, None

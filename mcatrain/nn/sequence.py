@@ -1,0 +1,108 @@
+"""How a recurrent layer drives its array through time: line by line, or the inputs beforehand."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mcatrain.grid import Array
+from mcatrain.kernels.reference import noise_product
+from mcatrain.tile import Tile
+
+
+class StepByStep:
+    """Every time step drives the whole array with [x, 1, h], as converters ask for."""
+
+    def __init__(self, array: Array, lines: Tensor, units: int) -> None:
+        self.array, self.lines = array, lines
+        self.inputs = lines.shape[2] - units
+
+    def start_forward(self) -> None:
+        """Do what can be done before the first step."""
+
+    def forward(self, t: int) -> Tensor:
+        """Return the array's outputs (n, out) for line t, whose h is in place."""
+        return self.array.forward(self.lines[t])
+
+    def start_backward(self) -> None:
+        """Make room for what goes back to the inputs."""
+        self.back = torch.empty_like(self.lines[:, :, : self.inputs])
+
+    def backward(self, t: int, d: Tensor) -> Tensor:
+        """Return what goes back to h (n, units) from the outputs' d (n, out)."""
+        back = self.array.backward(d)
+        self.back[t] = back[:, : self.inputs]
+        return back[:, self.inputs :]
+
+    def to_inputs(self, d: Tensor) -> Tensor:
+        """Return what went back to [x, 1] of all steps (time, n, in [+ 1]) from d."""
+        return self.back
+
+
+class InputsFirst(StepByStep):
+    """The inputs of all steps in one product, then h step by step: the sums are the same.
+
+    Only where nothing stands between line and array: converters would see the whole line. The
+    read noise of an output is the sum of the two parts'.
+    """
+
+    array: Tile
+
+    @staticmethod
+    def serves(array: Array) -> bool:
+        """Whether the array is one tile with ideal converters."""
+        if not isinstance(array, Tile):
+            return False
+        return array.periphery.forward.ideal and array.periphery.backward.ideal
+
+    def __init__(self, array: Tile, lines: Tensor, units: int) -> None:
+        super().__init__(array, lines, units)
+        synapse, now_s = array.synapse, array.now_s
+        # In one piece: every step reads them.
+        self.to_h = synapse.weights(now_s)[:, self.inputs :].contiguous()
+        self.to_x = synapse.weights(now_s)[:, : self.inputs]
+        variance = synapse.read_variance(now_s)
+        self.noisy = variance is not None
+        if variance is not None:
+            self.h_noise = variance[:, self.inputs :].contiguous()
+            self.x_noise = variance[:, : self.inputs]
+
+    def start_forward(self) -> None:
+        self.from_h = self.to_h.T.contiguous()
+        steps, n, _ = self.lines.shape
+        x = self.lines[:, :, : self.inputs].reshape(steps * n, -1)
+        self.sums = torch.mm(x, self.to_x.T).view(steps, n, -1)
+        if self.noisy:
+            self.h_noise = self.h_noise.T.contiguous().T
+            self.spread = noise_product(x.square().to(self.x_noise.dtype), self.x_noise)
+            self.spread = self.spread.view(steps, n, -1)
+            self.normals = self.array.chance.normal(steps, n, self.sums.shape[2])
+
+    def forward(self, t: int) -> Tensor:
+        h = self.lines[t, :, self.inputs :]
+        y = torch.addmm(self.sums[t], h, self.from_h)
+        if self.noisy:
+            spread = noise_product(h.square().to(self.h_noise.dtype), self.h_noise)
+            y.addcmul_(self.normals[t], (spread + self.spread[t]).float().sqrt_())
+        return y
+
+    def start_backward(self) -> None:
+        if self.noisy:
+            steps, n, width = self.lines.shape
+            self.normals = self.array.chance.normal(steps, n, width - self.inputs)
+
+    def backward(self, t: int, d: Tensor) -> Tensor:
+        dh = torch.mm(d, self.to_h)
+        if self.noisy:
+            spread = noise_product(d.square().to(self.h_noise.dtype), self.h_noise.T)
+            dh.addcmul_(self.normals[t], spread.float().sqrt_())
+        return dh
+
+    def to_inputs(self, d: Tensor) -> Tensor:
+        steps, n, _ = d.shape
+        rows = d.view(steps * n, -1)
+        dx = torch.mm(rows, self.to_x)
+        if self.noisy:
+            spread = noise_product(rows.square().to(self.x_noise.dtype), self.x_noise.T)
+            dx.addcmul_(self.array.chance.normal(*dx.shape), spread.float().sqrt_())
+        return dx.view(steps, n, -1)
