@@ -22,14 +22,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import mcatrain
+from devicemodels import PulseEvents, load
 from devicemodels import kernels as device_kernels
-from devicemodels import load
 from devicemodels.devices.pcm import PCMParameters
 from devicemodels.kernels.reference import DUE_BLOCK
 from mcatrain import kernels
@@ -95,19 +96,21 @@ class Pairs:
 
     def update(self, x: Tensor, d: Tensor, scale: float, device: PCMParameters) -> None:
         """Add scale d x^T to chi, pulse the devices without write noise, read what was pulsed."""
-        index, signed = kernels.accumulate(self.chi, x, d, scale, EPSILON)
-        count = signed.abs()
-        which = index + self.weight.numel() * (signed < 0)
-        still = torch.zeros(int(count.sum()), device=index.device)
-        device_kernels.set_pulses(self.conductance_us, self.pulses, which, count, still, device)
-        self.programmed_at_s[which] = 500.0
-        self.read(device, 500.0, index)
+        index, count = kernels.accumulate(self.chi, x, d, scale, EPSILON)
+        events = PulseEvents(index, count)
+        still = torch.zeros(events.total, device=index.device)
+        device_kernels.pulse_pairs(*self._state(), events, still, 500.0, *self._way(device))
 
-    def read(self, device: PCMParameters, now_s: float, index: Tensor | None = None) -> None:
-        device_kernels.read_pairs(
-            self.conductance_us, self.programmed_at_s, self.exponent, index, now_s, BETA_US,
-            device, TOLERANCE, self.weight, self.variance, self.due_s,
-        )  # fmt: skip
+    def _state(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.conductance_us, self.pulses, self.programmed_at_s, self.exponent
+
+    def _way(self, device: PCMParameters) -> tuple[Any, ...]:
+        return BETA_US, device, TOLERANCE, self.weight, self.variance, self.due_s
+
+    def read(self, device: PCMParameters, now_s: float) -> None:
+        """Read the blocks that are due."""
+        g, _, at_s, nu = self._state()
+        device_kernels.read_pairs(g, at_s, nu, None, now_s, *self._way(device))
 
 
 def pcm() -> PCMParameters:

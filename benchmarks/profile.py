@@ -46,6 +46,8 @@ _ENTRIES: tuple[tuple[Any, str, str], ...] = (
     (mcatrain.kernels, "accumulate", _CHI),
     (mcatrain.kernels, "coincidences", _STREAMS),
     (mcatrain.kernels, "coincidences_sum", _STREAMS),
+    (mcatrain.MCA, "_spend", _GRADIENT),  # its own is the product of factors into chi
+    (mcatrain.RPU, "_update", _STREAMS),
     (devicemodels.kernels, "normals", _NOISE),
     (Chance, "normal", _NOISE),
     (Chance, "uniform", _NOISE),

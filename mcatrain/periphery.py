@@ -59,12 +59,20 @@ class Converters:
         """Nothing between the vector and the array."""
         return self == Converters()
 
-    @property
+    @cached_property
+    def dithers(self) -> tuple[bool, bool]:
+        """Whether inputs, and outputs, are rounded stochastically."""
+        return (
+            self.input_bits is not None and self.input_rounding == "stochastic",
+            self.output_bits is not None and self.output_rounding == "stochastic",
+        )
+
+    @cached_property
     def input_levels(self) -> int:
         """Levels on each side of 0, 0 for an ideal DAC."""
         return 0 if self.input_bits is None else 2 ** (self.input_bits - 1) - 1
 
-    @property
+    @cached_property
     def output_levels(self) -> int:
         """Levels on each side of 0, 0 for an ideal ADC."""
         return 0 if self.output_bits is None else 2 ** (self.output_bits - 1) - 1
@@ -117,7 +125,7 @@ def matvec(
     divisor = 1.0
     while clipped is not None and c.bound_management and divisor < _MOST_DIVISION:
         divisor *= 2
-        if len(x) == 1:
+        if x.size(0) == 1:
             y, clipped = _convert(x, weights, variance, c, divisor, chance)
         else:
             y[clipped], again = _convert(x[clipped], weights, variance, c, divisor, chance)
@@ -133,11 +141,9 @@ def _convert(
     divisor: float,
     chance: Chance,
 ) -> tuple[Tensor, Tensor | None]:
-    outputs = (len(x), len(weights))
-    stochastic = c.input_bits and c.input_rounding == "stochastic"
-    dither = chance.uniform(*x.shape) if stochastic else None
+    outputs = x.size(0), weights.size(0)
+    dither = chance.uniform(*x.shape) if c.dithers[0] else None
     noisy = variance is not None or c.output_noise > 0
     normals = chance.normal(*outputs) if noisy else None
-    stochastic = c.output_bits and c.output_rounding == "stochastic"
-    output_dither = chance.uniform(*outputs) if stochastic else None
+    output_dither = chance.uniform(*outputs) if c.dithers[1] else None
     return kernels.convert(x, weights, variance, c, divisor, dither, normals, output_dither)

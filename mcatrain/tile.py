@@ -88,15 +88,16 @@ class Tile(StateModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y (n, out) = ADC(W DAC(x) + noise) for the rows of x (n, in)."""
-        now, s = self.now_s, self.synapse
-        return matvec(x, s.weights(now), s.read_variance(now), self.periphery.forward, self.chance)
+        synapse = self.synapse
+        read = synapse.read(self.clock.now_s)
+        return matvec(x, *read, self.periphery.forward, synapse.chance)
 
     def backward(self, d: Tensor) -> Tensor:
         """Return W^T d (n, in) for the rows of d (n, out), through the transposed array."""
-        now, s = self.now_s, self.synapse
-        variance = s.read_variance(now)
+        synapse = self.synapse
+        weights, variance = synapse.read(self.clock.now_s)
         transposed = None if variance is None else variance.T
-        return matvec(d, s.weights(now).T, transposed, self.periphery.backward, self.chance)
+        return matvec(d, weights.T, transposed, self.periphery.backward, synapse.chance)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -72,6 +72,11 @@ def read_pairs(conductance_us: Tensor, *rest: Any) -> None:
     form(__name__, conductance_us).read_pairs(conductance_us, *rest)
 
 
+def pulse_pairs(conductance_us: Tensor, *rest: Any) -> None:
+    """See `reference.pulse_pairs`."""
+    form(__name__, conductance_us).pulse_pairs(conductance_us, *rest)
+
+
 def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
     """See `reference.high_pairs`."""
     return form(__name__, conductance_us).high_pairs(conductance_us, above_us)

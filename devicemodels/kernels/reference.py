@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from devicemodels.pulses import rounds
 if TYPE_CHECKING:
     from devicemodels.devices.pcm import PCMParameters
     from devicemodels.devices.step import StepResponse
+    from devicemodels.pulses import PulseEvents
 
 
 def normals(out: Tensor, seed: int) -> None:
@@ -122,6 +123,28 @@ def read_pairs(
     if index is None:
         due_s[due_s < now_s] = float("inf")
     due_s.scatter_reduce_(0, block, now_s + stays_s, "amin")
+
+
+def pulse_pairs(
+    conductance_us: Tensor,
+    pulses: Tensor,
+    programmed_at_s: Tensor,
+    exponent: Tensor,
+    events: PulseEvents,
+    normals: Tensor,
+    now_s: float,
+    *way: Any,
+) -> None:
+    """Send SET pulses to pairs, up to G+ and down to G-, and read these again.
+
+    The first four as in `set_pulses` and `read_pairs`, normals as in `set_pulses`, way as the
+    arguments of `read_pairs` after now_s.
+    """
+    n, parameters = conductance_us.numel() // 2, way[1]
+    index, count = events.index + n * (events.count < 0), events.count.abs()
+    set_pulses(conductance_us, pulses, index, count, normals, parameters, events.repeats)
+    programmed_at_s[index] = now_s
+    read_pairs(conductance_us, programmed_at_s, exponent, events.index, now_s, *way)
 
 
 def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:

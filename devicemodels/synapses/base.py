@@ -49,6 +49,10 @@ class Synapse(StateModule):
         bfloat16: rounded by at most 0.4 %, and cheap to multiply.
         """
 
+    def read(self, now_s: float) -> tuple[Tensor, Tensor | None]:
+        """Return `weights` and `read_variance`."""
+        return self.weights(now_s), self.read_variance(now_s)
+
     @abstractmethod
     def program(self, weights: Tensor, now_s: float) -> None:
         """Write target weights (out, in) as a perfect program-and-verify would, within bounds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class DifferentialPair(Synapse):
     of age t >= T0 changes by nu dt / t of itself, so that old devices need it rarely: each block
     of weights has a time at which it is due.
 
-    weight: (out in,) float32. variance: of a read of each, bfloat16. due_s: of each block, float64.
+    weight: (out, in) float32. variance: of a read of each, bfloat16. due_s: of each block, float64.
     """
 
     scalars: ClassVar = Synapse.scalars | {"read_at_s": float}
@@ -72,9 +72,9 @@ class DifferentialPair(Synapse):
         self.pair, self.drift_tolerance = pair, drift_tolerance
         self.size = shape[0] * shape[1]
         self.devices = PCMArray(2 * self.size, device, chance)
-        self.register_buffer("weight", torch.zeros(self.size, dtype=torch.float32))
+        self.register_buffer("weight", torch.zeros(shape, dtype=torch.float32))
         noisy = device.reads_noisily
-        variance = torch.zeros(self.size, dtype=torch.bfloat16) if noisy else None
+        variance = torch.zeros(shape, dtype=torch.bfloat16) if noisy else None
         self.register_buffer("variance", variance)
         blocks = -(-self.size // DUE_BLOCK)
         self.register_buffer("due_s", torch.full((blocks,), _NOW, dtype=torch.float64))
@@ -93,36 +93,37 @@ class DifferentialPair(Synapse):
     def pulse(self, events: PulseEvents, now_s: float) -> None:
         if not len(events):
             return
-        count = events.count.abs()
-        if int(count.max()) > _MOST_PULSES or (total := events.total) > _MOST_PULSES:
+        total = events.total
+        if total > _MOST_PULSES:
             raise InputError(
-                f"{float(count.max()):.3g} pulses for one PCM device at once: it is full after "
+                f"{total:.3g} pulses for {len(events)} PCM pairs at once: a device is full after "
                 "some twenty; lower the learning rate"
             )
-        index = events.index + self.size * (events.count < 0)
-        self.devices.set(index, count, now_s, events.repeats)
+        kernels.pulse_pairs(*self._state(), events, self.chance.normal(total), now_s, *self._way())
         self.set_pulses += total
-        self._read(now_s, events.index)
+        self._first_no_later(now_s)
+
+    def _state(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        d = self.devices
+        return d.conductance_us, d.pulses, d.programmed_at_s, d.exponent
+
+    def _way(self) -> tuple[Any, ...]:
+        """Return how devices are read, and into what."""
+        variance = None if self.variance is None else self.variance.view(-1)
+        constants = self.pair.beta, self.devices.physics, self.drift_tolerance
+        return *constants, self.weight.view(-1), variance, self.due_s
 
     def _read(self, now_s: float, index: Tensor | None = None) -> None:
-        d = self.devices
-        kernels.read_pairs(
-            d.conductance_us,
-            d.programmed_at_s,
-            d.exponent,
-            index,
-            now_s,
-            self.pair.beta,
-            d.physics,
-            self.drift_tolerance,
-            self.weight,
-            self.variance,
-            self.due_s,
-        )
+        g, _, at_s, nu = self._state()
+        kernels.read_pairs(g, at_s, nu, index, now_s, *self._way())
         if index is None:
             self._find_first()
-        else:  # what was pulsed does not drift before T0
-            self._due_first_s = min(self._due_first_s, now_s + d.physics.t0_s)
+        else:
+            self._first_no_later(now_s)
+
+    def _first_no_later(self, now_s: float) -> None:
+        # What was pulsed does not drift before T0.
+        self._due_first_s = min(self._due_first_s, now_s + self.devices.physics.t0_s)
 
     def _bring_up_to_date(self, now_s: float) -> None:
         if now_s < self.read_at_s:  # an earlier time than what is known
@@ -132,13 +133,15 @@ class DifferentialPair(Synapse):
             self._read(now_s)
             self.read_at_s = now_s
 
-    def weights(self, now_s: float) -> Tensor:
+    def read(self, now_s: float) -> tuple[Tensor, Tensor | None]:
         self._bring_up_to_date(now_s)
-        return self.weight.view(self.shape)
+        return self._buffers["weight"], self._buffers["variance"]  # type: ignore[return-value]
+
+    def weights(self, now_s: float) -> Tensor:
+        return self.read(now_s)[0]
 
     def read_variance(self, now_s: float) -> Tensor | None:
-        self._bring_up_to_date(now_s)
-        return None if self.variance is None else self.variance.view(self.shape)
+        return self.read(now_s)[1]
 
     def program(self, weights: Tensor, now_s: float) -> None:
         p, d = self.devices.physics, self.devices

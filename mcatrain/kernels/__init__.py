@@ -29,6 +29,11 @@ def lstm_backward(z: Tensor, *rest: Tensor) -> Tensor:
     return form(__name__, z).lstm_backward(z, *rest)
 
 
+def is_finite(values: Tensor) -> bool:
+    """See `reference.is_finite`."""
+    return form(__name__, values).is_finite(values)
+
+
 def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """See `reference.spend`."""
     return form(__name__, chi).spend(chi, epsilon)

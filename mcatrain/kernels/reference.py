@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +23,15 @@ __all__ = [
     "coincidences_sum",
     "convert",
     "gains",
+    "is_finite",
     "lstm_backward",
     "noise_product",
     "patches",
     "spend",
 ]
 
-#: A request of this size is no longer counted exactly in float64: something has diverged.
-MOST_PULSES = 2**53
+#: Who asks so many of one weight at once has diverged; sums over any array are exact in int64.
+MOST_PULSES = 2**35
 
 #: Events of `coincidences` from which on rows wait for the next call: 16 MiB.
 MOST_EVENTS = 2**20
@@ -106,6 +108,12 @@ def noise_product(squares: Tensor, variance: Tensor) -> Tensor:
 
 def _round(value: Tensor, dither: Tensor | None) -> Tensor:
     return value.round() if dither is None else (value + dither).floor()
+
+
+def is_finite(values: Tensor) -> bool:
+    """Return whether all numbers of a tensor are finite."""
+    # The sum is finite whenever all entries are (but for an overflow): one pass decides.
+    return math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())
 
 
 def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from devicemodels.errors import InputError
+from mcatrain import kernels
 from mcatrain.clock import Clock
 from mcatrain.tile import Tile, tiles
 
@@ -88,18 +88,13 @@ class PulsedOptimizer(torch.optim.Optimizer):
                 tile = self.tiles.get(p)
                 values = [] if p.grad is None else [p.grad]
                 values += [value for pair in tile.kept for value in pair] if tile else []
-                if all(map(_is_finite, values)):
+                if all(map(kernels.is_finite, values)):
                     continue
                 where = f"layer {tile.name!r}" if tile else "a digital parameter"
                 raise InputError(
                     f"gradient of {where} is not finite after {self.clock.examples} examples: no "
                     "device was touched; lower the learning rate or clip the gradient"
                 )
-
-
-def _is_finite(value: Tensor) -> bool:
-    # The sum is finite whenever all entries are (but for an overflow): one pass decides.
-    return math.isfinite(value.sum().item()) or bool(torch.isfinite(value).all())
 
 
 def as_groups(params: Any, model: nn.Module) -> Any:

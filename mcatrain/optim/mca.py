@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from devicemodels import kernels as device_kernels
 from devicemodels.errors import InputError
 from devicemodels.pulses import PulseEvents
 from mcatrain import kernels
@@ -115,7 +116,7 @@ class MCA(PulsedOptimizer):
     def _spend(self, tile: Tile, lr: float, epsilon: float) -> PulseEvents:
         """Take the whole pulses out of chi, after adding what is still kept as factors."""
         chi, factors = tile.chi, tile.kept
-        if len(factors) == 1 and len(factors[0][0]) == 1:
+        if len(factors) == 1 and factors[0][0].size(0) == 1:
             x, d = factors.pop()
             index, count = kernels.accumulate(chi, x[0], d[0], -lr, epsilon)
         else:
@@ -123,7 +124,7 @@ class MCA(PulsedOptimizer):
                 chi.addmm_(d.T, x, alpha=-lr)
             factors.clear()
             index, count = kernels.spend(chi, epsilon)
-        if len(count) and count.abs().max() >= MOST_PULSES:
+        if index.numel() and sum(device_kernels.tally(count)) >= MOST_PULSES:
             raise InputError(
                 f"layer {tile.name!r} asks for more pulses than can be counted: lower the "
                 "learning rate or raise epsilon"

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import PARTS, main
+from benchmarks.part import Part, Table
+from benchmarks.results_file import keep
 
 
 def test_every_part_writes_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,10 +38,15 @@ def test_memory_of_a_pair_is_within_its_bar(tmp_path: Path) -> None:
 
 
 def test_a_part_measured_again_leaves_the_others_of_the_day(tmp_path: Path) -> None:
-    for part in ("memory", "scaling", "memory"):
-        main(["--only", part, "--smoke", "--out", str(tmp_path)])
-    (file,) = tmp_path.glob("speed-*.json")
-    assert list(json.loads(file.read_text())) == ["memory", "scaling"]
+    setting = {"date": "2026-11-27", "command": "bench", "load": "0.1"}
+    for name, figure in (("memory", 1), ("scaling", 2), ("memory", 3)):
+        table = Table("Bytes", "All.", ["", "a"], [["b", str(figure)]])
+        text = keep(name, Part(name, [table], figure), setting, tmp_path).read_text()
+    found = json.loads((tmp_path / "speed-2026-11-27.json").read_text())
+    assert {name: part["figures"] for name, part in found.items()} == {"memory": 3, "scaling": 2}
+    assert "| b | 3 |" in text
+    assert "| b | 2 |" in text
+    assert "| b | 1 |" not in text
 
 
 @pytest.mark.parametrize("given", [["--only", "step,speed"], ["--rounds", "0"]])

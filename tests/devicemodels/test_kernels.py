@@ -134,6 +134,43 @@ def test_read_pairs(now_s: float, part: bool, noisy: bool, both: Both) -> None:
     assert torch.equal(left[0][4 + part] != 9.0, written) or not noisy
 
 
+@pytest.mark.parametrize("noisy", [True, False])
+@pytest.mark.parametrize("repeats", [True, False])
+def test_pulse_pairs(repeats: bool, noisy: bool, both: Both) -> None:
+    """Ups and downs of pairs of all ages, 1 to 12 pulses; no other pair is touched."""
+    device, g = load("nandakumar2018").device, generator(7)
+    events = random_events(SIZE, 12, g)
+    index, count = events.index, events.count
+    if repeats:  # half of them once more, the other way
+        half = len(index) // 2
+        index, count = torch.cat([index, index[:half]]), torch.cat([count, -count[:half]])
+    state = (
+        0.1 + 11.9 * torch.rand(2 * SIZE, generator=g),
+        torch.randint(0, 40, (2 * SIZE,), dtype=torch.int32, generator=g),
+        400 * torch.rand(2 * SIZE, dtype=torch.float64, generator=g),
+        0.04 + 0.01 * torch.randn(2 * SIZE, generator=g),
+    )
+    normals = torch.randn(int(count.abs().sum()), generator=g)
+    weight = torch.full((SIZE,), 9.0)
+    variance = torch.full((SIZE,), 9.0, dtype=torch.bfloat16) if noisy else None
+    due = torch.full((-(-SIZE // DUE_BLOCK),), float("inf"), dtype=torch.float64)
+    due[::3] = float("-inf")
+
+    def kernel(*given: Any) -> None:
+        *before, index, count, normals = given[:7]
+        events = PulseEvents(index, count, repeats)
+        kernels.pulse_pairs(*before, events, normals, 500.0, 8.02, device, 1e-3, *given[7:])
+
+    left = both(kernel, *state, index, count, normals, weight, variance, due)
+    assert_same(left, scale=12 / 8.02)
+    expected = left[0]
+    assert torch.equal((expected[7] != 9.0).nonzero().squeeze(1), index.unique())
+    assert torch.equal(expected[1].sum() - state[1].sum(), count.abs().sum())
+    assert torch.equal(expected[2] == 500.0, expected[1] > state[1])
+    assert (expected[-1][::3] == float("-inf")).all()
+    assert (expected[-1][1::3] < 1e5).all()
+
+
 def test_philox_is_the_published_one() -> None:
     """Known answers of Philox4x32-10 (kat_vectors of Random123): counter and key of 0."""
     words = [np.empty(4, np.uint32) for _ in range(4)]

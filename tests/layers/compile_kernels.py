@@ -17,7 +17,7 @@ from triton.runtime.jit import JITFunction
 
 import devicemodels.kernels.cuda as devices
 import mcatrain.kernels.cuda as training
-from devicemodels import load
+from devicemodels import PulseEvents, load
 from mcatrain.periphery import PRESETS, Converters
 
 compiled: set[str] = set()
@@ -62,9 +62,9 @@ def launch_all() -> None:
     devices.set_pulses(*state[:2], index, one, g, pcm)
     for listed in (None, index):
         for variance in (None, torch.zeros(n, dtype=torch.bfloat16)):
-            devices.read_pairs(
-                g, g.double(), g, listed, 5.0, 8.0, pcm, 1e-3, weight, variance, due
-            )  # fmt: skip
+            way = 5.0, 8.0, pcm, 1e-3, weight, variance, due
+            devices.read_pairs(g, g.double(), g, listed, *way)
+            devices.pulse_pairs(*state, PulseEvents(index, one), g, *way)
     devices.high_pairs(g, 4.0)
     for kind in ("constant", "linear", "soft-bounds", "exponential"):
         response = SimpleNamespace(kind=kind, constants=(0.1,) * 6)
@@ -85,6 +85,10 @@ def launch_all() -> None:
         devices.read_pairs(
             few, few.double(), few, listed, 5.0, 8.0, pcm, 1e-3, one, one.bfloat16(), due[:1]
         )  # fmt: skip
+    devices.pulse_pairs(
+        few, state[1][:2], few.double(), few, PulseEvents(index[:1], count), few, 5.0, 8.0, pcm,
+        1e-3, one, one.bfloat16(), due[:1],
+    )  # fmt: skip
     devices.high_pairs(few, 4.0)
     for shape in ((1, 1), (1, 5), (5, 1)):
         training.spend(torch.ones(shape), 0.1)

@@ -12,6 +12,7 @@ from torch import nn
 import mcatrain
 from devicemodels import kernels as device_kernels
 from mcatrain import kernels
+from mcatrain.kernels.reference import MOST_PULSES
 from mcatrain.periphery import Converters
 
 FORMS = ("reference", "cpu")
@@ -118,7 +119,7 @@ def test_spend_of_what_diverged(fast: str, place: torch.device) -> None:
         with device_kernels.use(name):
             index, count = kernels.spend(own, 0.5)
         assert index.tolist() == [0, 1, 2, 3]
-        assert count.tolist() == [2**53, -(2**53), 2**53, -(2**53)]
+        assert count.tolist() == [MOST_PULSES, -MOST_PULSES, MOST_PULSES, -MOST_PULSES]
         assert own.tolist()[2:4] == [math.inf, -math.inf]
         assert own[4].isnan()
         assert own[5] == 0.25
@@ -325,3 +326,20 @@ def test_what_is_no_number_stays_so(name: str, fast: str, place: torch.device) -
             x.to(place), w.to(place), None, CONVERTERS[name], 1.0, None, None, None
         )
     assert y.isnan().any(dim=1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_is_finite(bad: float, fast: str, place: torch.device) -> None:
+    """Large numbers are finite; one that is not counts wherever it lies, in any layout."""
+    for form, there in (("reference", torch.device("cpu")), (fast, place)):
+        with device_kernels.use(form):
+            values = torch.full((7, 13), 3e38, device=there)
+            values[::2] *= -1
+            assert kernels.is_finite(values)
+            assert kernels.is_finite(values[:0])
+            assert kernels.is_finite(values.double() * 1e200)
+            for at in ((0, 0), (6, 12), (3, 5)):
+                broken = values.clone()
+                broken[at] = bad
+                assert not kernels.is_finite(broken)
+                assert not kernels.is_finite(broken.T)

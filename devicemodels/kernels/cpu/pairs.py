@@ -9,11 +9,13 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from devicemodels.kernels.cpu.pulses import send_pulses, set_constants
 from devicemodels.kernels.cpu.vectors import FAST, LEAST, exp, log, to_bfloat16
 from devicemodels.kernels.reference import DUE_BLOCK
 
 if TYPE_CHECKING:
     from devicemodels.devices.pcm import PCMParameters
+    from devicemodels.pulses import PulseEvents
 
 
 #: Weights between passes: what one pass leaves for the next stays in the first cache.
@@ -136,7 +138,37 @@ def _read_some(
                 variance[part[k]] = spread[k]
 
 
+@njit(cache=True)
+def _pulse(
+    g: Any, pulses: Any, at: Any, index: Any, count: Any, z: Any, now: float, constants: Any
+) -> None:
+    size = g.size // 2
+    device, number = np.empty_like(index), np.empty_like(count)
+    for e in range(index.size):
+        device[e] = index[e] + (size if count[e] < 0 else 0)
+        number[e] = abs(count[e])
+        at[device[e]] = now
+    send_pulses(g, pulses, device, number, z, *constants)
+
+
 _NOTHING = np.empty(0, dtype=np.int16)
+
+
+def pulse_pairs(
+    conductance_us: Tensor,
+    pulses: Tensor,
+    programmed_at_s: Tensor,
+    exponent: Tensor,
+    events: PulseEvents,
+    normals: Tensor,
+    now_s: float,
+    *way: Any,
+) -> None:
+    _pulse(
+        conductance_us.numpy(), pulses.numpy(), programmed_at_s.numpy(), events.index.numpy(),
+        events.count.numpy(), normals.numpy(), now_s, set_constants(way[1]),
+    )  # fmt: skip
+    read_pairs(conductance_us, programmed_at_s, exponent, events.index, now_s, *way)
 
 
 def read_pairs(

@@ -28,11 +28,12 @@ def tally(count: Tensor) -> tuple[int, int]:
 
 
 @njit(cache=True)
-def _set_pulses(
+def send_pulses(
     g: Any, pulses: Any, index: Any, count: Any, z: Any,
     m1: float, c1: float, a1: float, a: float, m2: float, c2: float, a2: float,
     g_min: float, g_max: float,
 ) -> None:  # fmt: skip
+    """`reference.set_pulses` of numpy arrays."""
     draw = 0
     for e in range(index.size):
         i = index[e]
@@ -48,6 +49,11 @@ def _set_pulses(
         pulses[i] = done
 
 
+def set_constants(p: PCMParameters) -> Any:
+    """Return what `send_pulses` is told of the devices."""
+    return p.m1, p.c1, p.A1, p.a, p.m2, p.c2, p.A2, p.g_min, p.g_max
+
+
 def set_pulses(
     conductance_us: Tensor,
     pulses: Tensor,
@@ -57,10 +63,9 @@ def set_pulses(
     parameters: PCMParameters,
     repeats: bool = False,  # in their order anyway
 ) -> None:
-    p = parameters
-    _set_pulses(
+    send_pulses(
         conductance_us.numpy(), pulses.numpy(), index.numpy(), count.numpy(), normals.numpy(),
-        p.m1, p.c1, p.A1, p.a, p.m2, p.c2, p.A2, p.g_min, p.g_max,
+        *set_constants(parameters),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""PCM pairs: their drifted weights, and which of them may saturate, in one pass."""
+"""PCM pairs: their pulses and drifted weights, and which of them may saturate, in one pass."""
 
 # No `from __future__ import annotations`: triton reads the annotations of kernels as types.
 # A float without one would reach a kernel as float32.
@@ -10,12 +10,15 @@ import triton.language as tl
 from torch import Tensor
 
 from devicemodels.kernels.cuda.lists import blocks, in_order, take_places
+from devicemodels.kernels.cuda.pulses import set_constants, set_pulses, set_some
 from devicemodels.kernels.reference import DUE_BLOCK
 
 if TYPE_CHECKING:
     from devicemodels.devices.pcm import PCMParameters
+    from devicemodels.pulses import PulseEvents
 
-_BLOCK = 1024
+#: Entries of a program that goes through all, and events of one that goes through a list.
+_BLOCK, _EVENTS = 1024, 256
 _DUE_BLOCK = tl.constexpr(DUE_BLOCK)
 
 
@@ -111,6 +114,72 @@ def read_pairs(
             weight, weight if variance is None else variance, due_s, weight.numel(), number,
             now_s, p.t0_s, 1 / p.t0_s, tolerance, beta_us, p.m3, p.c3, LISTED=index is not None,
             NOISY=variance is not None, BLOCK=_BLOCK,
+        )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["events"])
+def _pulse_pairs(
+    conductance, pulses, programmed_at, exponent, index, count, first, normals,
+    weight, variance, due, size, events, now: tl.float64, t0: tl.float64, rate: tl.float64,
+    tolerance: tl.float32, beta: tl.float32, m3: tl.float32, c3: tl.float32,
+    m1: tl.float64, c1: tl.float64, A1: tl.float64, a: tl.float64, m2: tl.float64,
+    c2: tl.float64, A2: tl.float64, g_min: tl.float64, g_max: tl.float64,
+    NOISY: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    e = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    here = e < events
+    pair = tl.load(index + e, mask=here, other=0)
+    signed = tl.load(count + e, mask=here, other=0)
+    up = signed > 0
+    i = tl.where(up, pair, pair + size)
+    set_to = set_some(
+        conductance, pulses, i, tl.abs(signed), first + e, normals, here,
+        m1, c1, A1, a, m2, c2, A2, g_min, g_max,
+    )  # fmt: skip
+    tl.store(programmed_at + i, tl.zeros((BLOCK,), tl.float64) + now, mask=here)
+    # A device just programmed drifts from T0 on; its partner has drifted.
+    nu = tl.load(exponent + i, mask=here, other=0.0)
+    stays = t0 + t0 * (tolerance / tl.maximum(nu, 1e-12))
+    rest, stays_too = drifted(
+        conductance, programmed_at, exponent, tl.where(up, pair + size, pair), here, now, t0,
+        rate, tolerance,
+    )  # fmt: skip
+    plus, minus = tl.where(up, set_to, rest), tl.where(up, rest, set_to)
+    write_pair(weight, variance, pair, here, plus, minus, beta, m3, c3, NOISY)
+    tl.atomic_min(due + pair // _DUE_BLOCK, now + tl.minimum(stays, stays_too), mask=here)
+
+
+def pulse_pairs(
+    conductance_us: Tensor,
+    pulses: Tensor,
+    programmed_at_s: Tensor,
+    exponent: Tensor,
+    events: "PulseEvents",
+    normals: Tensor,
+    now_s: float,
+    beta_us: float,
+    parameters: "PCMParameters",
+    tolerance: float,
+    weight: Tensor,
+    variance: Tensor | None,
+    due_s: Tensor,
+) -> None:
+    index, size, p = events.index, weight.numel(), parameters
+    count = events.count.abs()
+    if events.repeats:  # what is read in between would be due too early
+        device = index + size * (events.count < 0)
+        set_pulses(conductance_us, pulses, device, count, normals, p, True)
+        programmed_at_s[device] = now_s
+        read_pairs(
+            conductance_us, programmed_at_s, exponent, index, now_s, beta_us, p, tolerance,
+            weight, variance, due_s,
+        )  # fmt: skip
+    elif len(index):
+        _pulse_pairs[blocks(len(index), _EVENTS)](
+            conductance_us, pulses, programmed_at_s, exponent, index, events.count,
+            count.cumsum(0) - count, normals, weight, weight if variance is None else variance,
+            due_s, size, len(index), now_s, p.t0_s, 1 / p.t0_s, tolerance, beta_us, p.m3, p.c3,
+            *set_constants(p), NOISY=variance is not None, BLOCK=_EVENTS,
         )  # fmt: skip
 
 

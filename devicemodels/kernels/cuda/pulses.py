@@ -21,15 +21,28 @@ _BLOCK = 256
 
 
 @triton.jit
-def set_once(
-    g, number, z,
+def set_some(
+    conductance, pulses, i, number, first, normals, here,
     m1, c1, A1, a, m2, c2, A2, g_min, g_max,
 ):  # fmt: skip
-    """Return the conductances after SET pulse ``number`` since the last RESET. All float64."""
-    history = tl.exp(-number / a)
-    mean = m1 * g + c1 + A1 * history
-    spread = tl.maximum(m2 * g + c2 + A2 * history, 0.0)
-    return tl.minimum(tl.maximum(g + mean + spread * z, g_min), g_max)
+    """Send ``number`` SET pulses to the devices ``i`` and return their conductance, float32.
+
+    first: pointers to the place of the first normal of each. Constants are float64.
+    """
+    draw = normals + tl.load(first, mask=here, other=0)
+    g = tl.load(conductance + i, mask=here, other=0.0).to(tl.float64)
+    done = tl.load(pulses + i, mask=here, other=0)
+    for k in range(0, tl.max(number, axis=0)):
+        live = number > k
+        z = tl.load(draw + k, mask=live, other=0.0).to(tl.float64)
+        history = tl.exp(-(done + 1 + k).to(tl.float64) / a)
+        mean = m1 * g + c1 + A1 * history
+        spread = tl.maximum(m2 * g + c2 + A2 * history, 0.0)
+        g = tl.where(live, tl.minimum(tl.maximum(g + mean + spread * z, g_min), g_max), g)
+    set_to = g.to(tl.float32)
+    tl.store(conductance + i, set_to, mask=here)
+    tl.store(pulses + i, done + number.to(tl.int32), mask=here)
+    return set_to
 
 
 @triton.jit(do_not_specialize=["events"])
@@ -42,16 +55,10 @@ def _set_pulses(
     here = e < events
     i = tl.load(index + e, mask=here, other=0)
     number = tl.load(count + e, mask=here, other=0)
-    draw = tl.load(first + e, mask=here, other=0)
-    g = tl.load(conductance + i, mask=here, other=0.0).to(tl.float64)
-    done = tl.load(pulses + i, mask=here, other=0)
-    for k in range(0, tl.max(number, axis=0)):
-        live = number > k
-        z = tl.load(normals + draw + k, mask=live, other=0.0).to(tl.float64)
-        p = (done + 1 + k).to(tl.float64)
-        g = tl.where(live, set_once(g, p, z, m1, c1, A1, a, m2, c2, A2, g_min, g_max), g)
-    tl.store(conductance + i, g.to(tl.float32), mask=here)
-    tl.store(pulses + i, done + number.to(tl.int32), mask=here)
+    set_some(
+        conductance, pulses, i, number, first + e, normals, here,
+        m1, c1, A1, a, m2, c2, A2, g_min, g_max,
+    )  # fmt: skip
 
 
 def set_pulses(
@@ -82,7 +89,7 @@ def _launches(
 
 
 def set_constants(p: "PCMParameters") -> tuple[float, ...]:
-    """Return the constants of `set_once` in its order."""
+    """Return the constants of `set_some` in its order."""
     return p.m1, p.c1, p.A1, p.a, p.m2, p.c2, p.A2, p.g_min, p.g_max
 
 

@@ -287,10 +287,10 @@ def convert(
             spread = noise_product((x * x).to(variance.dtype), variance)
             y.addcmul_(normals, spread.float().sqrt_())
         return y, None
-    if len(x) > 1:
+    if x.size(0) > 1:
         return _convert_rows(x, weights, variance, c, divisor, dither, normals, output_dither)
     transposed = not weights.is_contiguous()
-    y = x.new_empty(1, len(weights))
+    y = x.new_empty(1, weights.size(0))
     s = variance
     if transposed:
         weights, s = weights.T, None if s is None else s.T

@@ -17,6 +17,21 @@ _MOST_PULSES = float(reference.MOST_PULSES)
 _NO_EVENT = torch.empty(0, dtype=torch.int64)
 
 
+# Sums may be reordered, no more: 0 times what is no finite number is NaN.
+@njit(cache=True, fastmath={"reassoc"})
+def _trouble(values: Any) -> Any:
+    total, none = np.float32(0.0), np.float32(0.0)
+    for i in range(values.size):
+        total += none * values[i]
+    return total
+
+
+def is_finite(values: Tensor) -> bool:
+    if values.dtype != torch.float32 or not values.is_contiguous():
+        return reference.is_finite(values)
+    return not math.isnan(_trouble(values.detach().view(-1).numpy()))
+
+
 @njit(cache=True)
 def _count_hits(chi: Any, threshold: Any, hits: Any) -> int:
     total = 0

@@ -1,7 +1,7 @@
 """Kernels in Triton, for CUDA devices; see devicemodels.kernels.cuda.
 
 Streams, patches and the gates of an LSTM are the reference's: the time of streams goes into
-products of bits, which are torch's, and the others are a few copies and sums.
+products of bits, which are torch's, and the others, like ``is_finite``, are a few copies and sums.
 """
 
 from mcatrain.kernels.cuda.convert import convert
@@ -11,6 +11,7 @@ from mcatrain.kernels.reference import (
     coincidences,
     coincidences_sum,
     gains,
+    is_finite,
     lstm_backward,
     patches,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "coincidences_sum",
     "convert",
     "gains",
+    "is_finite",
     "lstm_backward",
     "patches",
     "spend",
