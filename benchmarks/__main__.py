@@ -26,6 +26,7 @@ PARTS = {
     "peers": "benchmarks.peers.aihwkit",
     "memory": "benchmarks.memory",
     "scaling": "benchmarks.scaling",
+    "chips": "benchmarks.chips",
     "profile": "benchmarks.profile",
 }
 #: Load of a machine at rest.

@@ -105,7 +105,7 @@ class Pairs:
         return self.conductance_us, self.pulses, self.programmed_at_s, self.exponent
 
     def _way(self, device: PCMParameters) -> tuple[Any, ...]:
-        return BETA_US, device, TOLERANCE, self.weight, self.variance, self.due_s
+        return BETA_US, device, TOLERANCE, 0.0, self.weight, self.variance, self.due_s
 
     def read(self, device: PCMParameters, now_s: float) -> None:
         """Read the blocks that are due."""

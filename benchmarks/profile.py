@@ -53,6 +53,7 @@ _ENTRIES: tuple[tuple[Any, str, str], ...] = (
     (Chance, "uniform", _NOISE),
     *((kind, "pulse", _PULSES) for kind in (DifferentialPair, SingleBipolar)),
     (DifferentialPair, "refresh", _PULSES),
+    (DifferentialPair, "read", _READS),
     *((kind, "weights", _READS) for kind in (DifferentialPair, SingleBipolar)),
     *((kind, "read_variance", _READS) for kind in (DifferentialPair, SingleBipolar)),
     (Tile, "collect", _GRADIENT),

@@ -13,6 +13,7 @@ import mcatrain
 from benchmarks.cases import Case, mca, rpu
 from benchmarks.part import Effort, Part, Table
 from benchmarks.timing import Batch, Times, alternate
+from mcatrain.kernels.reference import noise_product
 
 Take = Callable[..., dict[str, Times]]
 _SIDES = (316, 1000, 3162, 10000)
@@ -103,9 +104,9 @@ def _least(weights: Tensor, variance: Tensor, chi: Tensor, batch: Batch) -> None
     """W x, S x^2, W^T d, S^T d^2, and chi -= lr d x^T."""
     x, d = batch
     torch.mm(x, weights.T)
-    torch.mm(x.square(), variance.T)
+    noise_product(x.square().to(variance.dtype), variance)
     torch.mm(d, weights)
-    torch.mm(d.square(), variance)
+    noise_product(d.square().to(variance.dtype), variance.T)
     chi.addr_(d[0], x[0], alpha=-1e-9)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from devicemodels import kernels
 
+_WORD = 2**64 - 1
 #: Normals from which on the kernel is faster than torch.
 _MANY = 4096
 
@@ -83,11 +84,25 @@ class Chance(nn.Module):
     def _seat(self, device: torch.device) -> None:
         self.device = device
         self.generator = torch.Generator(device)
-        self.generator.manual_seed(derive_seed(self.seed, self.name))
+        self._begin(self.name)
+
+    def _begin(self, stream: str) -> None:
+        """Start the stream of a name: the generator, and the seeds of kernels."""
+        self._key = derive_seed(self.seed, stream)
+        self._seeds = 0
+        self.generator.manual_seed(self._key)
 
     def seed_next(self) -> int:
-        """Draw a seed, 0 to 2^63 - 1, for a kernel with random numbers of its own."""
-        return int(torch.randint(2**63 - 1, (), generator=self.generator, device=self.device))
+        """Return the next seed, 0 to 2^63 - 1, for a kernel with random numbers of its own.
+
+        The stream's key and a count, mixed by splitmix64 (Steele, Lea & Flood, OOPSLA 2014): no
+        draw from the generator, which would cost more than many a kernel.
+        """
+        self._seeds += 1
+        z = (self._key + self._seeds * 0x9E3779B97F4A7C15) & _WORD
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _WORD
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _WORD
+        return (z ^ (z >> 31)) >> 1
 
     def normal(self, *shape: int) -> Tensor:
         """Draw standard normals, float32."""
@@ -106,18 +121,20 @@ class Chance(nn.Module):
     @contextmanager
     def fork(self, tag: str) -> Iterator[None]:
         """Draw from a stream of its own for a while (an evaluation must not shift training)."""
-        kept = self.generator.get_state()
-        self.generator.manual_seed(derive_seed(self.seed, f"{self.name}/{tag}"))
+        kept = self.generator.get_state(), self._key, self._seeds
+        self._begin(f"{self.name}/{tag}")
         try:
             yield
         finally:
-            self.generator.set_state(kept)
+            state, self._key, self._seeds = kept
+            self.generator.set_state(state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Chance:
         twin = Chance(self.seed, self.name)
         if self.device != twin.device:
             twin._seat(self.device)
         twin.generator.set_state(self.generator.get_state())
+        twin._key, twin._seeds = self._key, self._seeds
         memo[id(self)] = twin
         return twin
 
@@ -129,13 +146,15 @@ class Chance(nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         destination[prefix + "state"] = self.generator.get_state()
+        destination[prefix + "seeds"] = torch.tensor([self._key, self._seeds])
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         missing_keys, errors = rest[2], rest[4]
-        state = state_dict.get(prefix + "state")
-        if state is None:
-            missing_keys.append(prefix + "state")
+        state, seeds = (state_dict.get(prefix + name) for name in ("state", "seeds"))
+        if state is None or seeds is None:
+            missing_keys.append(prefix + ("state" if state is None else "seeds"))
         elif state.numel() != self.generator.get_state().numel():
             errors.append(f"{prefix}state: saved on another kind of device than {self.device}")
         else:
             self.generator.set_state(state.to(torch.uint8).cpu())
+            self._key, self._seeds = seeds.tolist()

@@ -122,6 +122,19 @@ def matvec(
     if c.ideal and variance is None:
         return linear(x, weights)
     y, clipped = _convert(x, weights, variance, c, 1.0, chance)
+    return within_bounds(y, clipped, x, weights, variance, c, chance)
+
+
+def within_bounds(
+    y: Tensor,
+    clipped: Tensor | None,
+    x: Tensor,
+    weights: Tensor,
+    variance: Tensor | None,
+    c: Converters,
+    chance: Chance,
+) -> Tensor:
+    """Manage bounds: read rows of x again that have ``clipped``, the rest of y is as it is."""
     divisor = 1.0
     while clipped is not None and c.bound_management and divisor < _MOST_DIVISION:
         divisor *= 2

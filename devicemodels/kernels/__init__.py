@@ -67,9 +67,9 @@ def set_pulses(conductance_us: Tensor, *rest: Any) -> None:
     form(__name__, conductance_us).set_pulses(conductance_us, *rest)
 
 
-def read_pairs(conductance_us: Tensor, *rest: Any) -> None:
+def read_pairs(conductance_us: Tensor, *rest: Any) -> float:
     """See `reference.read_pairs`."""
-    form(__name__, conductance_us).read_pairs(conductance_us, *rest)
+    return float(form(__name__, conductance_us).read_pairs(conductance_us, *rest))
 
 
 def pulse_pairs(conductance_us: Tensor, *rest: Any) -> None:

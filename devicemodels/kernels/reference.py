@@ -83,25 +83,27 @@ def read_pairs(
     beta_us: float,
     parameters: PCMParameters,
     tolerance: float,
+    ahead_s: float,
     weight: Tensor,
     variance: Tensor | None,
     due_s: Tensor,
-) -> None:
+) -> float:
     """Write the read weight and its read-noise variance, of ``index`` or of what is due.
 
     The first three are (2n,): G+ of weight i at i, its G- at n + i. weight: (n,) float32,
     variance: (n,) bfloat16 (rounded by at most 0.4 %), dimensionless; None when the devices read
     without noise. due_s: (ceil(n / DUE_BLOCK),) float64, when a block of weights must be read
     again for no conductance to be off by more than ``tolerance`` of itself. index None: the
-    blocks with due_s < now_s are read, and due again when their first device is; else the pairs
-    ``index`` are read, and their blocks are due no later than these ask for.
+    blocks with due_s < now_s + ahead_s are read, and due again when their first device is; else
+    the pairs ``index`` are read, and their blocks are due no later than these ask for. Returns how
+    long all that was read may stay as it is [s].
 
     A factor (age / T0)^(-nu) changes by nu dt / age of itself, and not at all below T0.
     """
     n = weight.numel()
     if index is None:
-        due = (due_s < now_s).repeat_interleave(DUE_BLOCK)[:n]
-        where = due.nonzero().squeeze(1)
+        due = due_s < now_s + ahead_s
+        where = due.repeat_interleave(DUE_BLOCK)[:n].nonzero().squeeze(1)
     else:
         where = index
     t0_s = parameters.t0_s
@@ -121,8 +123,9 @@ def read_pairs(
         variance[where] = spread.to(variance.dtype)
     block = where // DUE_BLOCK
     if index is None:
-        due_s[due_s < now_s] = float("inf")
+        due_s[due] = float("inf")
     due_s.scatter_reduce_(0, block, now_s + stays_s, "amin")
+    return float(stays_s.min()) if len(stays_s) else float("inf")
 
 
 def pulse_pairs(

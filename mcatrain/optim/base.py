@@ -64,12 +64,22 @@ class PulsedOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._require_all_finite()
+        self._apply()
+        return loss
+
+    @property
+    def keeps_factors(self) -> bool:
+        """Whether all gradients are those of arrays, and stay factors until the step."""
+        tiles = [self.tiles.get(p) for group in self.param_groups for p in group["params"]]
+        return all(tile is not None and tile.factors != "no" for tile in tiles)
+
+    def _apply(self) -> None:
+        """Let time pass, pulse the devices, refresh when it is due; gradients are finite."""
         refresh_due = self._pass_time()
         self._change_weights()
         if refresh_due:
             for tile in self.tiles.values():
                 tile.synapse.refresh(self.clock.now_s)
-        return loss
 
     def _pass_time(self) -> bool:
         """Move the clock by the examples since the last step; True when a refresh is due."""

@@ -17,7 +17,8 @@ from devicemodels.posterior import PosteriorFile
 from devicemodels.state import derive_seed
 from mcatrain.run.config import TrainConfig
 from mcatrain.run.folder import begin_run, check_run, read_result, write_json
-from mcatrain.run.processes import run_all
+from mcatrain.run.lockstep import serves
+from mcatrain.run.processes import run_all, run_together
 from mcatrain.run.spread import components
 from mcatrain.run.writing import write_text
 
@@ -56,7 +57,7 @@ def train_chips(config: TrainConfig, command: list[str]) -> dict[str, Any]:
         )
         for chip, (seed, model) in enumerate(zip(seeds, models, strict=True))
     ]  # fmt: skip
-    results = run_all(runs, config.jobs)
+    results = (run_together if serves(config) else run_all)(runs, config.jobs)
     levels = {SEED: seeds} | ({DRAW: [draws[row] for row in rows]} if draws else {})
     body = _summary(config, results, levels, command)
     for chip, (entry, run) in enumerate(zip(body["entries"], runs, strict=True)):

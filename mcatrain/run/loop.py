@@ -1,32 +1,27 @@
-"""One training run: from options to a folder with metrics, checkpoint and result."""
+"""Training: runs from their options to their folders, alone or step by step together."""
 
 from __future__ import annotations
 
-import math
-import platform
-import shlex
+import copy
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-import mcatrain
 from devicemodels.errors import InputError
 from devicemodels.state import derive_seed
-from mcatrain.run import checkpoint
+from mcatrain.run import lockstep
 from mcatrain.run.config import TrainConfig
-from mcatrain.run.folder import Metrics, begin_run, check_run, read_result, write_json
+from mcatrain.run.folder import begin_run, check_run, read_result
 from mcatrain.run.progress import Progress
 from mcatrain.run.rules import prepare
-from mcatrain.run.summary import counts, histograms, remarks
+from mcatrain.run.single import Run
 from mcatrain.tasks import Task, make_task
-from mcatrain.tile import tiles
 
 
 class Interrupted(Exception):
@@ -38,21 +33,48 @@ def train(config: TrainConfig, command: list[str] | None = None) -> dict[str, An
 
     Raises InputError for bad input, Interrupted after a signal, with a checkpoint left.
     """
-    device = _device(config)
-    torch.set_num_threads(config.threads)
-    task = make_task(config, device)
-    folder = check_run(config)
-    done = folder / "result.json"
-    if done.exists() and not task.is_asked_to_show:
-        return read_result(done)
+    return train_together([config], command)[0]
+
+
+def train_together(
+    configs: Sequence[TrainConfig], command: list[str] | None = None
+) -> list[dict[str, Any]]:
+    """Make runs that differ in seeds and devices alone, as `train` makes each; return the results.
+
+    Several must be such that `lockstep.serves` them: each then computes what it would alone.
+    """
+    first = configs[0]
+    torch.set_num_threads(first.threads)
+    task = make_task(first, _device(first))
+    runs: dict[int, Run] = {}
+    results: dict[int, dict[str, Any]] = {}
+    for k, config in enumerate(configs):
+        done = check_run(config) / "result.json"
+        if not done.exists() or task.is_asked_to_show:
+            run = _begin(config, task, command or sys.argv)
+            if len(configs) > 1:
+                run.torch_state = torch.get_rng_state()
+            if task.is_asked_to_show and run.is_trained:
+                run.show()  # else the last evaluation does
+            runs[k] = run
+        if done.exists():
+            results[k] = read_result(done)
+    unfinished = {k: run for k, run in runs.items() if k not in results}
+    if unfinished:
+        _Loop(list(unfinished.values())).finish()
+    results |= {k: run.result() for k, run in unfinished.items()}
+    return [results[k] for k in range(len(configs))]
+
+
+def _begin(config: TrainConfig, task: Task, command: list[str]) -> Run:
+    """Make the model and optimizer of a run, and its folder; take them from its checkpoint."""
+    own = copy.copy(task)  # shares the data
+    own.options = config
     torch.manual_seed(derive_seed(config.seed, "torch"))
-    model, optimizer = prepare(config, task.model())
-    model.to(device)
+    model, optimizer = prepare(config, own.model())
+    model.to(task.device)
     begin_run(config)  # not before: what cannot be made must not leave a folder behind
-    run = _Run(config, task, folder, model, optimizer, command or sys.argv)
-    if task.is_asked_to_show and run.epoch == config.epochs:
-        run.show()  # else the last evaluation does
-    return read_result(done) if done.exists() else run.finish()
+    return Run(config, own, Path(config.out), model, optimizer, command)
 
 
 def _device(config: TrainConfig) -> torch.device:
@@ -64,175 +86,88 @@ def _device(config: TrainConfig) -> torch.device:
     return torch.device(name)
 
 
-class _Run:
-    """The state of a run in progress; all that is not in the model or the optimizer."""
+class _Loop:
+    """Brings runs to their ends; those at the same step do it together."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        task: Task,
-        folder: Path,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        command: list[str],
-    ) -> None:
-        self.config, self.task, self.folder, self.command = config, task, folder, command
-        self.model, self.optimizer = model, optimizer
-        start = {"epoch": 0, "at": 0, "step": 0, "loss_sum": 0.0, "seconds": 0.0, "evaluations": 0}
-        progress = checkpoint.load(folder, model, optimizer, start.keys(), task) or start
-        self.epoch, self.at, self.step = (int(progress[key]) for key in ("epoch", "at", "step"))
-        self.loss_sum, self.seconds = float(progress["loss_sum"]), float(progress["seconds"])
-        self.metrics = Metrics(folder, int(progress["evaluations"]))
-
-    def save(self) -> None:
-        """Write a checkpoint of this instant."""
-        progress = {
-            "epoch": self.epoch,
-            "at": self.at,
-            "step": self.step,
-            "loss_sum": self.loss_sum,
-            "seconds": self.seconds,
-            "evaluations": len(self.metrics.rows),
-        }
-        checkpoint.save(self.folder, self.model, self.optimizer, progress, self.task)
-
-    def finish(self) -> dict[str, Any]:
-        """Train what is left, then write the result."""
-        n, epochs = self.task.examples, self.config.epochs
-        label: str = self.config.rule
+    def __init__(self, runs: list[Run]) -> None:
+        self.runs, first = runs, runs[0]
+        label: str = first.config.rule
         if label != "fp32":
-            label += f"@{Path(self.config.device_model).stem}"
-        bar = Progress(f"{label} seed {self.config.seed}", n * epochs, self.epoch * n + self.at)
-        with _stop_flag() as stop:
-            while self.epoch < epochs:
-                self._epoch(bar, stop)
-        bar.close()
-        return self._result()
+            label += f"@{Path(first.config.device_model).stem}"
+        label += f" seed {first.config.seed}" if len(runs) == 1 else f", {len(runs)} chips"
+        self.examples, self.every = first.task.examples, first.config.checkpoint_every
+        total = self.examples * first.config.epochs * len(runs)
+        self.bar = Progress(label, total, sum(run.seen for run in runs))
 
-    def _epoch(self, bar: Progress, stop: list[int]) -> None:
-        config = self.config
-        shuffle = torch.Generator().manual_seed(
-            derive_seed(config.seed, f"order of epoch {self.epoch}")
-        )
-        held = self.task.state()
-        self.task.start_epoch(shuffle)
-        if self.at:  # in the middle of an epoch
-            self.task.restore(held)
-        self.model.train()
+    def finish(self) -> None:
+        """Train what is left."""
+        with _stop_flag() as stop:
+            while left := [run for run in self.runs if not run.is_trained]:
+                # A kill can leave some a checkpoint ahead: the others catch up first.
+                last, *ahead = sorted({run.position for run in left})
+                group = [run for run in left if run.position == last]
+                next_ = ahead[0] if ahead else (last[0] + 1, 0)
+                until = next_[1] if next_[0] == last[0] else self.examples
+                self._advance(group, until, stop)
+        self.bar.close()
+
+    def _advance(self, group: list[Run], until: int, stop: list[int]) -> None:
+        """Train runs at the same step up to an example of their epoch; evaluate at its end."""
+        for run in group:
+            run.begin_epoch()
+        step = _alone(group[0]) if len(group) == 1 else lockstep.stepper(group)
         started = saved = shown = time.perf_counter()
-        while self.at < self.task.examples:
-            loss_value, examples = self._train_on()
-            self.loss_sum += loss_value * examples
-            self.at += examples
-            self.step += 1
-            bar.advance(examples)
+        while group[0].at < until:
+            for run in group:
+                run.set_rate()
+            for run, (loss, examples) in zip(group, step(), strict=True):
+                run.count(loss, examples)
+                self.bar.advance(examples)
             now = time.perf_counter()
-            if stop or now - saved > config.checkpoint_every:
-                self.seconds += now - started
-                self.save()
+            if stop or now - saved > self.every:
+                _share(group, now - started)
+                for run in group:
+                    run.save()
                 started = saved = time.perf_counter()
                 if stop:
-                    bar.close()
-                    raise Interrupted(
-                        f"interrupted after {self.step} steps; the checkpoint is in "
-                        f"{self.folder}: go on with --resume"
-                    )
+                    self._interrupt(group)
             if now - shown > 0.5:
                 shown = now
-                self._show(bar)
-        self.seconds += time.perf_counter() - started
-        self._evaluate(bar)
+                if group[0].config.rule != "fp32":
+                    pulses = sum(run.pulses_per_example() for run in group) / len(group)
+                    self.bar.show(**{"pulses/example": f"{pulses:.2f}"})
+        _share(group, time.perf_counter() - started)
+        if group[0].at < self.examples:
+            return
+        found = [run.evaluate() for run in group]
+        known = [value for value in found if value is not None]
+        mean = f"{sum(known) / len(known):.4g}" if len(known) == len(found) else "none"
+        self.bar.show(**{group[0].task.metric: mean})
 
-    def _train_on(self) -> tuple[float, int]:
-        """One step; return the loss and the number of examples."""
-        rate = self.config.learning_rate * self._lr_factor()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        try:
-            return self.task.train_on(self.model, self.optimizer, self.at)
-        except InputError as error:
-            raise InputError(
-                f"step {self.step + 1}: {error} (--lr); the last checkpoint is in {self.folder}"
-            ) from None
+    def _interrupt(self, group: list[Run]) -> None:
+        self.bar.close()
+        first = group[0]
+        where = first.folder if len(self.runs) == 1 else first.folder.parent
+        raise Interrupted(
+            f"interrupted after {first.step} steps; the checkpoint is in {where}: go on with "
+            "--resume"
+        )
 
-    def _lr_factor(self) -> float:
-        schedule = self.config.lr_schedule
-        if schedule == "constant":
-            return 1.0
-        if schedule == "linear":
-            return 1 - (self.epoch + self.at / self.task.examples) / self.config.epochs
-        return 0.5 ** (3 * self.epoch // self.config.epochs)
 
-    def _show(self, bar: Progress) -> None:
-        pulses = counts(self.model)
-        total = pulses["set_pulses"] + pulses["reset_pulses"]
-        seen = self.epoch * self.task.examples + self.at
-        if self.config.rule != "fp32":
-            bar.show(**{"pulses/example": f"{total / max(seen, 1):.2f}"})
+def _share(group: list[Run], seconds: float) -> None:
+    """Count the time of steps made together, the same part of it for each run."""
+    for run in group:
+        run.seconds += seconds / len(group)
 
-    def _evaluate(self, bar: Progress) -> None:
-        """Close an epoch: evaluate on streams of chance of its own, log, checkpoint."""
-        with self._apart("evaluation"):
-            found = self.task.evaluate(self.model)
-        self.show()
-        # JSON knows no infinity: what has overflowed is written as null.
-        measured = {key: value if math.isfinite(value) else None for key, value in found.items()}
-        self.epoch += 1
-        row = {
-            "step": self.step,
-            "epoch": self.epoch,
-            "seconds": self.seconds,
-            "train_loss": self.loss_sum / self.at,
-            **measured,
-            **counts(self.model),
-        }
-        self.at, self.loss_sum = 0, 0.0
-        self.metrics.append(row)
-        name = self.task.metric
-        bar.show(**{name: "none" if measured[name] is None else f"{measured[name]:.4g}"})
-        self.save()
 
-    def show(self) -> None:
-        """Have the task write what its model makes: images, text."""
-        with self._apart("show"):
-            self.task.show(self.model, self.folder)
+def _alone(run: Run) -> lockstep.Stepper:
+    """Return what does one step of a run."""
 
-    @contextmanager
-    def _apart(self, purpose: str) -> Iterator[None]:
-        """Look at the model without shifting the random numbers of training."""
-        self.model.eval()
-        with ExitStack() as streams:
-            for tile in tiles(self.model).values():
-                streams.enter_context(tile.chance.fork(f"{purpose} at step {self.step}"))
-            yield
+    def step() -> list[tuple[float, int]]:
+        with run.explaining():
+            return [run.task.train_on(run.model, run.optimizer, run.at)]
 
-    def _result(self) -> dict[str, Any]:
-        config, last = self.config, self.metrics.rows[-1]
-        metric = self.task.metric
-        measured = {key: last[key] for key in ("train_loss", "test_loss", metric)}
-        course = [row[metric] for row in self.metrics.rows]
-        result = {
-            "task": config.task,
-            "rule": config.rule,
-            "device": None if config.rule == "fp32" else config.device_model,
-            "data": config.data,
-            "seed": config.seed,
-            "epochs": config.epochs,
-            "metrics": measured,
-            **counts(self.model),
-            "seconds": self.seconds,
-            "examples": self.task.examples * config.epochs,
-            "remarks": remarks(self.model, metric, course, config.refresh_every),
-            "command": shlex.join(["mcatrain", *self.command[1:]]),
-            "versions": {
-                "mcatrain": mcatrain.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        }
-        write_json(self.folder / "histograms.json", histograms(self.model))
-        write_json(self.folder / "result.json", result)
-        return result
+    return step
 
 
 @contextmanager

@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
 from mcatrain.run.config import TrainConfig
-from mcatrain.run.loop import train
+from mcatrain.run.loop import train, train_together
+
+T = TypeVar("T")
+R = TypeVar("R")
+#: Chips that go together: more would share little more of the work, and take more memory.
+MOST = 16
 
 
 def run_all(runs: list[TrainConfig], jobs: int) -> list[dict[str, Any]]:
     """Make the runs, ``jobs`` at a time, each a process if more than one; return their results."""
+    return _map(train, runs, jobs)
+
+
+def run_together(runs: list[TrainConfig], jobs: int) -> list[dict[str, Any]]:
+    """Make runs as `train_together` does, in groups, ``jobs`` at a time; return their results."""
+    rounds = math.ceil(len(runs) / (jobs * MOST))
+    size = math.ceil(len(runs) / (jobs * rounds))
+    groups = [runs[k : k + size] for k in range(0, len(runs), size)]
+    return [result for results in _map(train_together, groups, jobs) for result in results]
+
+
+def _map(make: Callable[[T], R], work: list[T], jobs: int) -> list[R]:
     if jobs == 1:
-        return [train(run) for run in runs]
+        return [make(part) for part in work]
     # Spawned, not forked: torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     ears, mouth = context.Pipe(duplex=False)
     with ProcessPoolExecutor(jobs, context, initializer=_heed, initargs=(ears,)) as pool:
         try:
             with _deaf_children():
-                futures = [pool.submit(train, run) for run in runs]
+                futures = [pool.submit(make, part) for part in work]
             return [future.result() for future in futures]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -44,15 +44,23 @@ class ImageTask(Task):
     def train_on(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, at: int
     ) -> tuple[float, int]:
-        part = self._order[at : at + self.options.batch]
+        part = self.part(at)
         loss = self.loss(model(self.train_x[part]), self.train_y[part])
         return descend(loss, optimizer), len(part)
 
+    def part(self, at: int) -> Tensor:
+        """Return which examples the step takes that begins at example ``at``."""
+        return self._order[at : at + self.options.batch]
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean over the examples: half the summed square error, or the cross-entropy [nats]."""
+        return self.summed_loss(output, target) / len(output)
+
+    def summed_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Sum of the `loss` over the examples."""
         if self.options.loss == "mse":
-            return 0.5 * (output - target).square().sum() / len(output)
-        return cross_entropy(output, target)
+            return 0.5 * (output - target).square().sum()
+        return cross_entropy(output, target, reduction="sum")
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return test_loss and test_accuracy (a fraction)."""

@@ -78,7 +78,7 @@ def test_second_call_trains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert common.main(table, call) == 0
     runs = {path: path.stat().st_mtime_ns for path in Path("kept").rglob("*")}
     first = json.loads(Path("results/mca_gan-smoke.json").read_text())
-    monkeypatch.setattr("mcatrain.run.loop._Run.finish", lambda _: pytest.fail("it trains"))
+    monkeypatch.setattr("mcatrain.run.loop._Loop.finish", lambda _: pytest.fail("it trains"))
     assert common.main(table, call) == 0
     assert {path: path.stat().st_mtime_ns for path in Path("kept").rglob("*")} == runs
     assert json.loads(Path("results/mca_gan-smoke.json").read_text())["rows"] == first["rows"]

@@ -25,7 +25,9 @@ import devicemodels.kernels
 import mcatrain
 import mcatrain.kernels
 
-_DEVICE_KERNELS = ("set_pulses", "step_pulses", "read_pairs", "aged_pairs", "high_pairs")
+_DEVICE_KERNELS = (
+    "set_pulses", "pulse_pairs", "step_pulses", "read_pairs", "high_pairs", "saturated_pairs",
+)  # fmt: skip
 _ADDMM = torch.ops.aten.addmm
 
 

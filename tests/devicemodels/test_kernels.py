@@ -104,7 +104,7 @@ def test_set_pulses(without: tuple[str, ...], both: Both) -> None:
 @pytest.mark.parametrize("part", [True, False], ids=["some", "due"])
 @pytest.mark.parametrize("now_s", [500.0, 1e7])
 def test_read_pairs(now_s: float, part: bool, noisy: bool, both: Both) -> None:
-    """Ages from before programming, over below T0, to months; two blocks of three are due."""
+    """Ages from before programming, over below T0, to months; some blocks are due, or soon."""
     device = load("nandakumar2018").device
     assert isinstance(device, PCMParameters)
     g = generator(2)
@@ -116,21 +116,31 @@ def test_read_pairs(now_s: float, part: bool, noisy: bool, both: Both) -> None:
     variance = torch.full((SIZE,), 9.0, dtype=torch.bfloat16) if noisy else None
     due = torch.full((-(-SIZE // DUE_BLOCK),), float("inf"), dtype=torch.float64)
     due[::3], due[1::3] = now_s - 1, now_s + 1e9
+    ahead_s = 0.5
+    due[2::6] = now_s + ahead_s / 2
     arguments = (
-        conductance, at, exponent, index, now_s, 8.02, device, 1e-3, weight, variance, due
+        conductance, at, exponent, index, now_s, 8.02, device, 1e-3, ahead_s, weight, variance, due
     )  # fmt: skip
-    left = both(kernels.read_pairs, *arguments)
+    stays_s = []
+
+    def kernel(*given: Any) -> None:
+        stays_s.append(kernels.read_pairs(*given))
+
+    left = both(kernel, *arguments)
     assert_same(left, scale=12 / 8.02)
+    assert 0 < stays_s[0] < 1e9
+    assert stays_s[1] == pytest.approx(stays_s[0], rel=1e-5)
     later, written = left[0][-1], left[0][3 + part] != 9.0
     if part:
         assert torch.equal(written.nonzero().squeeze(1), index.sort().values)
         assert (later <= due).all()
         assert (later[1::3] < due[1::3]).any()
     else:
-        read = (due < now_s).repeat_interleave(DUE_BLOCK)[:SIZE]
+        soon = due < now_s + ahead_s
+        read = soon.repeat_interleave(DUE_BLOCK)[:SIZE]
         assert torch.equal(written, read)
         assert (later > now_s).all()
-        assert torch.equal(later[due >= now_s], due[due >= now_s])
+        assert torch.equal(later[~soon], due[~soon])
     assert torch.equal(left[0][4 + part] != 9.0, written) or not noisy
 
 
@@ -159,7 +169,7 @@ def test_pulse_pairs(repeats: bool, noisy: bool, both: Both) -> None:
     def kernel(*given: Any) -> None:
         *before, index, count, normals = given[:7]
         events = PulseEvents(index, count, repeats)
-        kernels.pulse_pairs(*before, events, normals, 500.0, 8.02, device, 1e-3, *given[7:])
+        kernels.pulse_pairs(*before, events, normals, 500.0, 8.02, device, 1e-3, 0.5, *given[7:])
 
     left = both(kernel, *state, index, count, normals, weight, variance, due)
     assert_same(left, scale=12 / 8.02)
@@ -317,6 +327,21 @@ def test_rounds() -> None:
     index = torch.tensor([7, 3, 7, 7, 0, 3])
     assert [part.tolist() for part in rounds(index)] == [[4, 1, 0], [5, 2], [3]]
     assert list(rounds(index[:0])) == []
+
+
+def test_nothing_to_read(both: Both) -> None:
+    """Neither an empty list nor blocks of which none is due: it all may stay for ever."""
+    device, g = load("nandakumar2018").device, torch.ones(2 * DUE_BLOCK)
+    way = 500.0, 8.02, device, 1e-3, 0.5, torch.full((DUE_BLOCK,), 9.0), None
+    due = torch.tensor([500.5], dtype=torch.float64)
+
+    def kernel(*given: Any) -> None:
+        assert kernels.read_pairs(*given) == math.inf
+
+    for index in (None, torch.zeros(0, dtype=torch.int64)):
+        for left in both(kernel, g, g.double(), g, index, *way, due):
+            assert (left[-2] == 9.0).all()
+            assert left[-1].item() == 500.5
 
 
 def test_empty_events(both: Both) -> None:

@@ -62,7 +62,7 @@ def launch_all() -> None:
     devices.set_pulses(*state[:2], index, one, g, pcm)
     for listed in (None, index):
         for variance in (None, torch.zeros(n, dtype=torch.bfloat16)):
-            way = 5.0, 8.0, pcm, 1e-3, weight, variance, due
+            way = 5.0, 8.0, pcm, 1e-3, 0.5, weight, variance, due
             devices.read_pairs(g, g.double(), g, listed, *way)
             devices.pulse_pairs(*state, PulseEvents(index, one), g, *way)
     devices.high_pairs(g, 4.0)
@@ -81,14 +81,11 @@ def launch_all() -> None:
     one, few = torch.ones(1), torch.ones(2)
     count = index[1:2]
     devices.set_pulses(few, state[1][:2], index[:1], count, few, pcm)
+    way = 5.0, 8.0, pcm, 1e-3, 0.5, one, one.bfloat16(), due[:1]
     for listed in (None, index[:1]):
-        devices.read_pairs(
-            few, few.double(), few, listed, 5.0, 8.0, pcm, 1e-3, one, one.bfloat16(), due[:1]
-        )  # fmt: skip
-    devices.pulse_pairs(
-        few, state[1][:2], few.double(), few, PulseEvents(index[:1], count), few, 5.0, 8.0, pcm,
-        1e-3, one, one.bfloat16(), due[:1],
-    )  # fmt: skip
+        devices.read_pairs(few, few.double(), few, listed, *way)
+    event = PulseEvents(index[:1], count)
+    devices.pulse_pairs(few, state[1][:2], few.double(), few, event, few, *way)
     devices.high_pairs(few, 4.0)
     for shape in ((1, 1), (1, 5), (5, 1)):
         training.spend(torch.ones(shape), 0.1)

@@ -78,18 +78,21 @@ def test_each_row_has_its_own_draw(fitted: str) -> None:
         assert own == Path(f"out/draws/mine-{entry['draw']}.toml").read_text()
 
 
-def test_killed_and_resumed(monkeypatch: pytest.MonkeyPatch, fitted: str) -> None:
+def test_a_group_that_is_done_is_not_trained_again(
+    monkeypatch: pytest.MonkeyPatch, fitted: str
+) -> None:
     whole = chips("whole", chips=4, device_model=fitted)
-    real, made = mcatrain.run.processes.train, []
+    monkeypatch.setattr(mcatrain.run.processes, "MOST", 2)
+    real, made = mcatrain.run.processes.train_together, []
 
-    def breaking(config: TrainConfig) -> dict[str, Any]:
-        if len(made) == 2:
+    def breaking(configs: list[TrainConfig]) -> list[dict[str, Any]]:
+        if made:
             raise KeyboardInterrupt
-        made.append(config.out)
-        return real(config)
+        made.append(configs)
+        return real(configs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(mcatrain.run.processes, "train", breaking)
+        patch.setattr(mcatrain.run.processes, "train_together", breaking)
         with pytest.raises(KeyboardInterrupt):
             chips("broken", chips=4, device_model=fitted)
     assert Path("broken/chips/1/result.json").exists()
@@ -98,6 +101,22 @@ def test_killed_and_resumed(monkeypatch: pytest.MonkeyPatch, fitted: str) -> Non
     for entry, other in zip(whole["entries"], resumed["entries"], strict=True):
         assert entry["metrics"] == other["metrics"]
     assert resumed["spread"] == whole["spread"]
+
+
+@pytest.mark.parametrize(
+    ("number", "jobs", "sizes"), [(16, 1, [16]), (17, 1, [9, 8]), (5, 2, [3, 2]), (40, 2, [10] * 4)]
+)
+def test_groups_are_even(
+    monkeypatch: pytest.MonkeyPatch, number: int, jobs: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr(mcatrain.run.processes, "_map", lambda make, work, jobs: work)
+    runs = [TrainConfig(out=str(k)) for k in range(number)]
+    made: list[Any] = mcatrain.run.processes.run_together(runs, jobs)
+    assert made == runs
+    monkeypatch.setattr(
+        mcatrain.run.processes, "_map", lambda make, work, jobs: [[len(w)] for w in work]
+    )
+    assert mcatrain.run.processes.run_together(runs, jobs) == sizes
 
 
 @pytest.mark.slow

@@ -70,15 +70,15 @@ def _least(values: Any) -> Any:
 @njit(cache=True)
 def _read_due(
     g: Any, at: Any, nu: Any, now: float, t0: float, tolerance: Any, over: Any, m3: Any, c3: Any,
-    weight: Any, variance: Any, due: Any,
-) -> None:  # fmt: skip
-    size = weight.size
+    ahead: float, weight: Any, variance: Any, due: Any,
+) -> float:  # fmt: skip
+    size, until, shortest = weight.size, now + ahead, np.inf
     left = np.empty(_BLOCK, np.float32)
     plus, minus = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
     block = 0
     while block < due.size:
         first = block
-        while block < due.size and due[block] < now and (block - first) * DUE_BLOCK < _BLOCK:
+        while block < due.size and due[block] < until and (block - first) * DUE_BLOCK < _BLOCK:
             block += 1
         if block == first:
             block += 1
@@ -96,7 +96,10 @@ def _read_due(
         )  # fmt: skip
         for done in range(first, block):
             k = done * DUE_BLOCK - start
-            due[done] = now + t0 * np.float64(_least(left[k : min(k + DUE_BLOCK, n)]))
+            stays = t0 * np.float64(_least(left[k : min(k + DUE_BLOCK, n)]))
+            due[done] = now + stays
+            shortest = min(shortest, stays)
+    return shortest
 
 
 @njit(cache=True)
@@ -118,7 +121,8 @@ def _read_index(
 def _read_some(
     g: Any, at: Any, nu: Any, index: Any, now: float, t0: float, tolerance: Any, over: Any,
     m3: Any, c3: Any, weight: Any, variance: Any, due: Any,
-) -> None:  # fmt: skip
+) -> float:  # fmt: skip
+    shortest = np.inf
     block = min(_BLOCK, max(index.size, 1))
     plus, minus = np.empty(block, np.float32), np.empty(block, np.float32)
     left, read = np.empty(block, np.float32), np.empty(block, np.float32)
@@ -132,10 +136,13 @@ def _read_some(
         for k in range(n):
             weight[part[k]] = read[k]
             b = part[k] // DUE_BLOCK
-            due[b] = min(due[b], now + t0 * np.float64(left[k]))
+            stays = t0 * np.float64(left[k])
+            due[b] = min(due[b], now + stays)
+            shortest = min(shortest, stays)
         if variance.size:
             for k in range(n):
                 variance[part[k]] = spread[k]
+    return shortest
 
 
 @njit(cache=True)
@@ -180,19 +187,22 @@ def read_pairs(
     beta_us: float,
     parameters: PCMParameters,
     tolerance: float,
+    ahead_s: float,
     weight: Tensor,
     variance: Tensor | None,
     due_s: Tensor,
-) -> None:
+) -> float:
     devices = conductance_us.numpy(), programmed_at_s.numpy(), exponent.numpy()
     p = parameters
     numbers = (float(v) for v in (tolerance, 1 / beta_us, p.m3, p.c3))
     spread = _NOTHING if variance is None else variance.view(torch.int16).numpy()
-    rest: Any = now_s, p.t0_s, *map(np.float32, numbers), weight.numpy(), spread, due_s.numpy()
+    rest: Any = now_s, p.t0_s, *map(np.float32, numbers)
+    out: Any = weight.numpy(), spread, due_s.numpy()
     if index is None:
-        _read_due(*devices, *rest)
-    else:
-        _read_some(*devices, index.numpy(), *rest)
+        found: Any = *devices, *rest, ahead_s, *out
+        return float(_read_due(*found))
+    found = *devices, index.numpy(), *rest, *out
+    return float(_read_some(*found))
 
 
 @njit(cache=True)

@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: triton reads the annotations of kernels as types.
 # A float without one would reach a kernel as float32.
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import triton
@@ -62,12 +62,15 @@ def write_pair(
 
 @triton.jit(do_not_specialize=["number"])
 def _read_pairs(
-    conductance, programmed_at, exponent, index, weight, variance, due,
-    size, number, now: tl.float64, t0: tl.float64, rate: tl.float64, tolerance: tl.float32,
-    beta: tl.float32, m3: tl.float32, c3: tl.float32,
+    conductance, programmed_at, exponent, index, weight, variance, due, shortest,
+    size, number, now: tl.float64, ahead: tl.float64, t0: tl.float64, rate: tl.float64,
+    tolerance: tl.float32, beta: tl.float32, m3: tl.float32, c3: tl.float32,
     LISTED: tl.constexpr, NOISY: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Read the ``number`` pairs of a list, or those of the ``number`` blocks that are due."""
+    """Read the ``number`` pairs of a list, or those of the ``number`` blocks that are due.
+
+    shortest: pointer to float64, lowered to how long all of them may stay [s].
+    """
     if LISTED:
         e = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         here = e < number
@@ -75,7 +78,8 @@ def _read_pairs(
     else:
         ROWS: tl.constexpr = BLOCK // _DUE_BLOCK
         block = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-        asked = tl.load(due + block, mask=block < number, other=float("inf")) < now
+        # A difference: Triton's interpreter compares with scalars in float32.
+        asked = tl.load(due + block, mask=block < number, other=float("inf")) - now < ahead
         i = block[:, None] * _DUE_BLOCK + tl.arange(0, _DUE_BLOCK)[None, :]
         here = asked[:, None] & (i < size)
     plus, stays = drifted(
@@ -85,11 +89,14 @@ def _read_pairs(
         conductance, programmed_at, exponent, i + size, here, now, t0, rate, tolerance
     )  # fmt: skip
     write_pair(weight, variance, i, here, plus, minus, beta, m3, c3, NOISY)
-    until = now + tl.minimum(stays, stays_too)
+    stays = tl.where(here, tl.minimum(stays, stays_too), float("inf"))
     if LISTED:
-        tl.atomic_min(due + i // _DUE_BLOCK, until, mask=here)
+        tl.atomic_min(due + i // _DUE_BLOCK, now + stays, mask=here)
     else:
-        tl.store(due + block, tl.min(tl.where(here, until, float("inf")), axis=1), mask=asked)
+        stays = tl.min(stays, axis=1)
+        tl.store(due + block, now + stays, mask=asked)
+    least = tl.min(stays, axis=0)
+    tl.atomic_min(shortest, least, mask=least < float("inf"))
 
 
 def read_pairs(
@@ -101,20 +108,22 @@ def read_pairs(
     beta_us: float,
     parameters: "PCMParameters",
     tolerance: float,
+    ahead_s: float,
     weight: Tensor,
     variance: Tensor | None,
     due_s: Tensor,
-) -> None:
-    p = parameters
+) -> float:
+    p, shortest = parameters, torch.full_like(due_s[:1], float("inf"))
     number, each = (len(due_s), _BLOCK // DUE_BLOCK) if index is None else (len(index), _BLOCK)
     if number:
         # A kernel takes no None: what it will not touch stands in for it.
         _read_pairs[blocks(number, each)](
             conductance_us, programmed_at_s, exponent, weight if index is None else index,
-            weight, weight if variance is None else variance, due_s, weight.numel(), number,
-            now_s, p.t0_s, 1 / p.t0_s, tolerance, beta_us, p.m3, p.c3, LISTED=index is not None,
-            NOISY=variance is not None, BLOCK=_BLOCK,
+            weight, weight if variance is None else variance, due_s, shortest, weight.numel(),
+            number, now_s, ahead_s, p.t0_s, 1 / p.t0_s, tolerance, beta_us, p.m3, p.c3,
+            LISTED=index is not None, NOISY=variance is not None, BLOCK=_BLOCK,
         )  # fmt: skip
+    return float(shortest.item()) if number else float("inf")
 
 
 @triton.jit(do_not_specialize=["events"])
@@ -157,23 +166,16 @@ def pulse_pairs(
     events: "PulseEvents",
     normals: Tensor,
     now_s: float,
-    beta_us: float,
-    parameters: "PCMParameters",
-    tolerance: float,
-    weight: Tensor,
-    variance: Tensor | None,
-    due_s: Tensor,
+    *way: Any,
 ) -> None:
-    index, size, p = events.index, weight.numel(), parameters
+    beta_us, p, tolerance, _, weight, variance, due_s = way
+    index, size = events.index, weight.numel()
     count = events.count.abs()
     if events.repeats:  # what is read in between would be due too early
         device = index + size * (events.count < 0)
         set_pulses(conductance_us, pulses, device, count, normals, p, True)
         programmed_at_s[device] = now_s
-        read_pairs(
-            conductance_us, programmed_at_s, exponent, index, now_s, beta_us, p, tolerance,
-            weight, variance, due_s,
-        )  # fmt: skip
+        read_pairs(conductance_us, programmed_at_s, exponent, index, now_s, *way)
     elif len(index):
         _pulse_pairs[blocks(len(index), _EVENTS)](
             conductance_us, pulses, programmed_at_s, exponent, index, events.count,

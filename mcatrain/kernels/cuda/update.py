@@ -14,12 +14,16 @@ from mcatrain.kernels.reference import MOST_PULSES
 _BLOCK, _WIDEST = 1024, 256
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit
 def _spend(
-    chi, x, d, rows, index, count, counters,
-    height, width, scale: tl.float32, epsilon: tl.float64, least: tl.float32,
-    most: tl.float64, SOURCE: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr,
+    chi, x, d, index, count, counter, height, width, scale: tl.float32,
+    epsilon: tl.float64, least: tl.float32, most: tl.float64,
+    ADDED: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
+    """Take whole pulses out of chi, if ADDED after adding scale d x^T, and list them.
+
+    counter: pointer to int64, the events so far.
+    """
     across = tl.cdiv(width, WIDE)
     row = tl.program_id(0) // across * TALL + tl.arange(0, TALL)
     column = tl.program_id(0) % across * WIDE + tl.arange(0, WIDE)
@@ -27,13 +31,10 @@ def _spend(
     here = (row < height)[:, None] & (column < width)[None, :]
     at = row.to(tl.int64)[:, None] * width + column[None, :]
     value = tl.load(chi + at, mask=here, other=0.0)
-    if SOURCE == "factors":
-        for n in range(0, rows):
-            lines = tl.load(x + n * width + column, mask=column < width, other=0.0)
-            errors = tl.load(d + n * height + row, mask=row < height, other=0.0)
-            value += (scale * errors)[:, None] * lines[None, :]
-    elif SOURCE == "dense":
-        value += scale * tl.load(x + at, mask=here, other=0.0)
+    if ADDED:
+        lines = tl.load(x + column, mask=column < width, other=0.0)
+        errors = tl.load(d + row, mask=row < height, other=0.0)
+        value += (scale * errors)[:, None] * lines[None, :]
     near = tl.abs(value) >= least
     if tl.max(tl.max(near.to(tl.int32), axis=1), axis=0) > 0:
         wide = value.to(tl.float64)
@@ -44,59 +45,42 @@ def _spend(
         )
         flat = tl.reshape(pulses, [TALL * WIDE])
         taken = flat != 0
-        size = tl.abs(flat)
-        place = take_places(counters, taken)
-        tl.atomic_add(counters + 1, tl.sum(size, axis=0))
-        tl.atomic_max(counters + 2, tl.max(size, axis=0))
+        place = take_places(counter, taken)
         tl.store(index + place, tl.reshape(at, [TALL * WIDE]), mask=taken)
         tl.store(count + place, flat, mask=taken)
-        if SOURCE == "none":
+        if not ADDED:
             tl.store(chi + at, value, mask=here & (pulses != 0))
-    if SOURCE != "none":
+    if ADDED:
         tl.store(chi + at, value, mask=here)
 
 
-def take_pulses(
-    chi: Tensor, gradient: Tensor | tuple[Tensor, Tensor] | None, scale: float, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Add scale times the gradient to chi, in place, and take whole pulses out of it.
-
-    gradient: of chi's shape, or factors x (n, in) and d (n, out) of d^T x, or None. Returns room
-    for the flat index and the count of as many events as chi has entries, int64, filled from the
-    front in an order left to chance, and counters (3,): events, pulses, most pulses of one
-    event. Does not wait for the device.
-    """
-    source, x, d, rows = "none", chi, chi, 0
-    height, width = (1, chi.numel()) if chi.dim() != 2 else chi.shape
-    if isinstance(gradient, tuple):
-        source, (x, d), rows = "factors", (v.contiguous() for v in gradient), len(gradient[0])
-    elif gradient is not None:
-        source, x = "dense", gradient.contiguous()
-    index = torch.empty(chi.numel(), dtype=torch.int64, device=chi.device)
-    count = torch.empty_like(index)
-    counters = torch.zeros(3, dtype=torch.int64, device=chi.device)
-    if chi.numel():
-        wide = min(_WIDEST, triton.next_power_of_2(width))
-        tall = _BLOCK // wide
-        # Fused multiply-adds would round chi - p epsilon once instead of twice.
-        _spend[(blocks(height, tall)[0] * blocks(width, wide)[0],)](
-            chi, x, d, rows, index, count, counters, height, width, scale, epsilon,
-            epsilon * (1 - 1e-6), float(MOST_PULSES), SOURCE=source, TALL=tall, WIDE=wide,
-            enable_fp_fusion=False,
-        )  # fmt: skip
-    return index, count, counters
-
-
 def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    return _events(*take_pulses(chi, None, 0.0, epsilon))
+    return _events(chi, None, 0.0, epsilon)
 
 
 def accumulate(
     chi: Tensor, x: Tensor, d: Tensor, scale: float, epsilon: float
 ) -> tuple[Tensor, Tensor]:
-    return _events(*take_pulses(chi, (x.unsqueeze(0), d.unsqueeze(0)), scale, epsilon))
+    return _events(chi, (x.contiguous(), d.contiguous()), scale, epsilon)
 
 
-def _events(index: Tensor, count: Tensor, counters: Tensor) -> tuple[Tensor, Tensor]:
-    index, order = in_order(index, counters)
+def _events(
+    chi: Tensor, added: tuple[Tensor, Tensor] | None, scale: float, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    height, width = (1, chi.numel()) if chi.dim() != 2 else chi.shape
+    index = torch.empty(chi.numel(), dtype=torch.int64, device=chi.device)
+    count = torch.empty_like(index)
+    if not chi.numel():
+        return index, count
+    counter = torch.zeros(1, dtype=torch.int64, device=chi.device)
+    wide = min(_WIDEST, triton.next_power_of_2(width))
+    tall = _BLOCK // wide
+    # A kernel takes no None: what it will not touch stands in for it.
+    x, d = (chi, chi) if added is None else added
+    # Fused multiply-adds would round chi - p epsilon once instead of twice.
+    _spend[(blocks(height, tall)[0] * blocks(width, wide)[0],)](
+        chi, x, d, index, count, counter, height, width, scale, epsilon, epsilon * (1 - 1e-6),
+        float(MOST_PULSES), ADDED=added is not None, TALL=tall, WIDE=wide, enable_fp_fusion=False,
+    )  # fmt: skip
+    index, order = in_order(index, counter)
     return index, count[order]

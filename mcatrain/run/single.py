@@ -1,0 +1,192 @@
+"""One run's state: what is not in its model or optimizer, its folder, evaluations and result."""
+
+from __future__ import annotations
+
+import math
+import platform
+import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import mcatrain
+from devicemodels.errors import InputError
+from devicemodels.state import derive_seed
+from mcatrain.run import checkpoint
+from mcatrain.run.config import TrainConfig
+from mcatrain.run.folder import Metrics, write_json
+from mcatrain.run.summary import counts, histograms, remarks
+from mcatrain.tasks import Task
+from mcatrain.tile import tiles
+
+
+class Run:
+    """A run in progress, from its last checkpoint on if it has one.
+
+    torch_state: the state of torch's own generator that belongs to this run, where several
+    runs share a process (they draw nothing from it while they train); None for a lone run.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        task: Task,
+        folder: Path,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        command: list[str],
+    ) -> None:
+        self.config, self.task, self.folder, self.command = config, task, folder, command
+        self.model, self.optimizer = model, optimizer
+        start = {"epoch": 0, "at": 0, "step": 0, "loss_sum": 0.0, "seconds": 0.0, "evaluations": 0}
+        progress = checkpoint.load(folder, model, optimizer, start.keys(), task) or start
+        self.epoch, self.at, self.step = (int(progress[key]) for key in ("epoch", "at", "step"))
+        self.loss_sum, self.seconds = float(progress["loss_sum"]), float(progress["seconds"])
+        self.metrics = Metrics(folder, int(progress["evaluations"]))
+        self.torch_state: Tensor | None = None
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Epoch, and the example in it at which the next step begins."""
+        return self.epoch, self.at
+
+    @property
+    def seen(self) -> int:
+        """Training examples so far."""
+        return self.epoch * self.task.examples + self.at
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epoch >= self.config.epochs
+
+    def save(self) -> None:
+        """Write a checkpoint of this instant."""
+        progress = {
+            "epoch": self.epoch,
+            "at": self.at,
+            "step": self.step,
+            "loss_sum": self.loss_sum,
+            "seconds": self.seconds,
+            "evaluations": len(self.metrics.rows),
+        }
+        if self.torch_state is not None:
+            torch.set_rng_state(self.torch_state)
+        checkpoint.save(self.folder, self.model, self.optimizer, progress, self.task)
+
+    def begin_epoch(self) -> None:
+        """Order the examples of the epoch; go on in its middle if it was broken there."""
+        shuffle = torch.Generator().manual_seed(
+            derive_seed(self.config.seed, f"order of epoch {self.epoch}")
+        )
+        held = self.task.state()
+        self.task.start_epoch(shuffle)
+        if self.at:  # in the middle of an epoch
+            self.task.restore(held)
+        self.model.train()
+
+    def set_rate(self) -> None:
+        """Give the optimizer the learning rate of the step that comes."""
+        rate = self.config.learning_rate * self._lr_factor()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _lr_factor(self) -> float:
+        schedule = self.config.lr_schedule
+        if schedule == "constant":
+            return 1.0
+        if schedule == "linear":
+            return 1 - (self.epoch + self.at / self.task.examples) / self.config.epochs
+        return 0.5 ** (3 * self.epoch // self.config.epochs)
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Tell in which step an input turned out bad, and where to go on from."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError(
+                f"step {self.step + 1}: {error} (--lr); the last checkpoint is in {self.folder}"
+            ) from None
+
+    def count(self, loss: float, examples: int) -> None:
+        """Take in what a step did: its mean loss, over so many examples."""
+        self.loss_sum += loss * examples
+        self.at += examples
+        self.step += 1
+
+    def pulses_per_example(self) -> float:
+        """Return the pulses sent so far, over the examples so far."""
+        pulses = counts(self.model)
+        return (pulses["set_pulses"] + pulses["reset_pulses"]) / max(self.seen, 1)
+
+    def evaluate(self) -> float | None:
+        """Close an epoch: evaluate on streams of chance of its own, log, checkpoint.
+
+        Returns the task's metric.
+        """
+        with self._apart("evaluation"):
+            found = self.task.evaluate(self.model)
+        self.show()
+        # JSON knows no infinity: what has overflowed is written as null.
+        measured = {key: value if math.isfinite(value) else None for key, value in found.items()}
+        self.epoch += 1
+        row = {
+            "step": self.step,
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "train_loss": self.loss_sum / self.at,
+            **measured,
+            **counts(self.model),
+        }
+        self.at, self.loss_sum = 0, 0.0
+        self.metrics.append(row)
+        self.save()
+        return measured[self.task.metric]
+
+    def show(self) -> None:
+        """Have the task write what its model makes: images, text."""
+        with self._apart("show"):
+            self.task.show(self.model, self.folder)
+
+    @contextmanager
+    def _apart(self, purpose: str) -> Iterator[None]:
+        """Look at the model without shifting the random numbers of training."""
+        self.model.eval()
+        with ExitStack() as streams:
+            for tile in tiles(self.model).values():
+                streams.enter_context(tile.chance.fork(f"{purpose} at step {self.step}"))
+            yield
+
+    def result(self) -> dict[str, Any]:
+        """Write the result of a finished run, and return it."""
+        config, last = self.config, self.metrics.rows[-1]
+        metric = self.task.metric
+        measured = {key: last[key] for key in ("train_loss", "test_loss", metric)}
+        course = [row[metric] for row in self.metrics.rows]
+        result = {
+            "task": config.task,
+            "rule": config.rule,
+            "device": None if config.rule == "fp32" else config.device_model,
+            "data": config.data,
+            "seed": config.seed,
+            "epochs": config.epochs,
+            "metrics": measured,
+            **counts(self.model),
+            "seconds": self.seconds,
+            "examples": self.task.examples * config.epochs,
+            "remarks": remarks(self.model, metric, course, config.refresh_every),
+            "command": shlex.join(["mcatrain", *self.command[1:]]),
+            "versions": {
+                "mcatrain": mcatrain.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+        write_json(self.folder / "histograms.json", histograms(self.model))
+        write_json(self.folder / "result.json", result)
+        return result
