@@ -1,4 +1,8 @@
-"""One pass over chi: add the gradient, take out whole pulses, list them."""
+"""One pass over chi: add the gradient, take out whole pulses, list them.
+
+Whoever pulses by the list (devicemodels.kernels.pulse_pairs) must know its length, so that a step
+of MCA waits for the card once an array here, and again to count the pulses.
+"""
 
 # No `from __future__ import annotations`: triton reads the annotations of kernels as types.
 # A float without one would reach a kernel as float32.
