@@ -10,6 +10,25 @@ from pathlib import Path
 import pytest
 import torch
 
+# Without a card the form of the kernels for CUDA runs in Triton's interpreter, which triton
+# decides when it is imported; nothing else here imports it.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def fast(request: pytest.FixtureRequest) -> str:
+    """The name of a form of the kernels other than the reference."""
+    if request.param == "cuda":
+        pytest.importorskip("triton", reason="the kernels for CUDA need triton")
+    return str(request.param)
+
+
+@pytest.fixture
+def place(fast: str) -> torch.device:
+    """Where that form runs: on the card if there is one."""
+    return torch.device("cuda" if fast == "cuda" and torch.cuda.is_available() else "cpu")
+
 
 @pytest.fixture
 def empty_desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

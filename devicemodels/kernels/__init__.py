@@ -1,7 +1,8 @@
 """The hot loops. Each kernel has one name and up to three forms; callers cannot tell which runs.
 
-``reference`` (plain torch) is the specification and runs on any device; ``cpu`` (Numba) is
-exact to it given the same random numbers. `use` fixes a form, for tests.
+``reference`` (plain torch) is the specification and runs on any device; ``cpu`` (Numba) and
+``cuda`` (Triton, where it is installed) are exact to it given the same random numbers. `use`
+fixes a form, for tests.
 """
 
 from __future__ import annotations
@@ -19,7 +20,20 @@ _forced: str | None = None
 
 def form(package: str, tensor: Tensor) -> Any:
     """Return the module of kernels that serves ``tensor``: the form for its device."""
-    return _module(package, _forced or ("cpu" if tensor.is_cpu else "reference"))
+    return _module(package, _forced or ("cpu" if tensor.is_cpu else _form_of(tensor.device.type)))
+
+
+@cache
+def _form_of(device: str) -> str:
+    """Return the form for a kind of device other than the CPU."""
+    if device != "cuda":
+        return "reference"
+    try:
+        version: str = importlib.import_module("triton").__version__
+    except ImportError:  # torch's own wheels bring it on Linux, not everywhere
+        return "reference"
+    # Before 3.4 it would hand a kernel's float64 arguments over as float32.
+    return "cuda" if [int(part) for part in version.split(".")[:2]] >= [3, 4] else "reference"
 
 
 @cache
@@ -29,7 +43,7 @@ def _module(package: str, name: str) -> Any:
 
 @contextmanager
 def use(name: str) -> Iterator[None]:
-    """Run the form ``name`` ('reference' or 'cpu') whatever the device, for the time being."""
+    """Run the form ``name`` ('reference', 'cpu', 'cuda') on any device, for a while."""
     global _forced
     kept, _forced = _forced, name
     try:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ from devicemodels.kernels.cpu.normals import philox
 from devicemodels.kernels.reference import DUE_BLOCK
 from devicemodels.pulses import rounds
 
+Both = Callable[..., list[list[Tensor]]]
 SIZE = 3_000
 STEP = {
     "dw_min": 0.01, "dw_min_dtod": 0.3, "dw_min_std": 0.3, "up_down": 1.1, "up_down_dtod": 0.02,
@@ -53,15 +57,21 @@ def random_events(size: int, most: int, g: torch.Generator) -> PulseEvents:
     return PulseEvents(events.index[order], events.count[order])
 
 
-def both(kernel: Any, *arguments: Any) -> list[list[Tensor]]:
-    """Run both forms on clones of the arguments; return the tensors each leaves behind."""
-    left = []
-    for form in ("reference", "cpu"):
-        own = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
-        with kernels.use(form):
-            kernel(*own)
-        left.append([a for a in own if isinstance(a, Tensor)])
-    return left
+@pytest.fixture
+def both(fast: str, place: torch.device) -> Callable[..., list[list[Tensor]]]:
+    """Runs the reference and another form on clones of the arguments; returns the tensors that
+    each leaves behind."""
+
+    def run(kernel: Any, *arguments: Any) -> list[list[Tensor]]:
+        left = []
+        for form, device in (("reference", "cpu"), (fast, place)):
+            own = [a.to(device, copy=True) if isinstance(a, Tensor) else a for a in arguments]
+            with kernels.use(form):
+                kernel(*own)
+            left.append([a.cpu() for a in own if isinstance(a, Tensor)])
+        return left
+
+    return run
 
 
 def assert_same(left: list[list[Tensor]], scale: float = 0.0) -> None:
@@ -76,7 +86,7 @@ def assert_same(left: list[list[Tensor]], scale: float = 0.0) -> None:
 
 
 @pytest.mark.parametrize("without", [(), ("write-noise",), ("history", "nonlinearity")])
-def test_set_pulses(without: tuple[str, ...]) -> None:
+def test_set_pulses(without: tuple[str, ...], both: Both) -> None:
     device = load("nandakumar2018").without(*without).device
     g = generator(1)
     events = random_events(SIZE, 12, g)
@@ -93,7 +103,7 @@ def test_set_pulses(without: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("noisy", [True, False])
 @pytest.mark.parametrize("part", [True, False], ids=["some", "due"])
 @pytest.mark.parametrize("now_s", [500.0, 1e7])
-def test_read_pairs(now_s: float, part: bool, noisy: bool) -> None:
+def test_read_pairs(now_s: float, part: bool, noisy: bool, both: Both) -> None:
     """Ages from before programming, over below T0, to months; some blocks are due, or soon."""
     device = load("nandakumar2018").device
     assert isinstance(device, PCMParameters)
@@ -111,8 +121,15 @@ def test_read_pairs(now_s: float, part: bool, noisy: bool) -> None:
     arguments = (
         conductance, at, exponent, index, now_s, 8.02, device, 1e-3, ahead_s, weight, variance, due
     )  # fmt: skip
-    left = both(kernels.read_pairs, *arguments)
+    stays_s = []
+
+    def kernel(*given: Any) -> None:
+        stays_s.append(kernels.read_pairs(*given))
+
+    left = both(kernel, *arguments)
     assert_same(left, scale=12 / 8.02)
+    assert 0 < stays_s[0] < 1e9
+    assert stays_s[1] == pytest.approx(stays_s[0], rel=1e-5)
     later, written = left[0][-1], left[0][3 + part] != 9.0
     if part:
         assert torch.equal(written.nonzero().squeeze(1), index.sort().values)
@@ -125,6 +142,43 @@ def test_read_pairs(now_s: float, part: bool, noisy: bool) -> None:
         assert (later > now_s).all()
         assert torch.equal(later[~soon], due[~soon])
     assert torch.equal(left[0][4 + part] != 9.0, written) or not noisy
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+@pytest.mark.parametrize("repeats", [True, False])
+def test_pulse_pairs(repeats: bool, noisy: bool, both: Both) -> None:
+    """Ups and downs of pairs of all ages, 1 to 12 pulses; no other pair is touched."""
+    device, g = load("nandakumar2018").device, generator(7)
+    events = random_events(SIZE, 12, g)
+    index, count = events.index, events.count
+    if repeats:  # half of them once more, the other way
+        half = len(index) // 2
+        index, count = torch.cat([index, index[:half]]), torch.cat([count, -count[:half]])
+    state = (
+        0.1 + 11.9 * torch.rand(2 * SIZE, generator=g),
+        torch.randint(0, 40, (2 * SIZE,), dtype=torch.int32, generator=g),
+        400 * torch.rand(2 * SIZE, dtype=torch.float64, generator=g),
+        0.04 + 0.01 * torch.randn(2 * SIZE, generator=g),
+    )
+    normals = torch.randn(int(count.abs().sum()), generator=g)
+    weight = torch.full((SIZE,), 9.0)
+    variance = torch.full((SIZE,), 9.0, dtype=torch.bfloat16) if noisy else None
+    due = torch.full((-(-SIZE // DUE_BLOCK),), float("inf"), dtype=torch.float64)
+    due[::3] = float("-inf")
+
+    def kernel(*given: Any) -> None:
+        *before, index, count, normals = given[:7]
+        events = PulseEvents(index, count, repeats)
+        kernels.pulse_pairs(*before, events, normals, 500.0, 8.02, device, 1e-3, 0.5, *given[7:])
+
+    left = both(kernel, *state, index, count, normals, weight, variance, due)
+    assert_same(left, scale=12 / 8.02)
+    expected = left[0]
+    assert torch.equal((expected[7] != 9.0).nonzero().squeeze(1), index.unique())
+    assert torch.equal(expected[1].sum() - state[1].sum(), count.abs().sum())
+    assert torch.equal(expected[2] == 500.0, expected[1] > state[1])
+    assert (expected[-1][::3] == float("-inf")).all()
+    assert (expected[-1][1::3] < 1e5).all()
 
 
 def test_philox_is_the_published_one() -> None:
@@ -158,11 +212,11 @@ def test_normals(form: str) -> None:
     assert 4 < float(draws.abs().max()) < 6.8
 
 
-def test_high_pairs() -> None:
+def test_high_pairs(fast: str, place: torch.device) -> None:
     """Either device counts, a conductance at the limit does not, in both forms."""
-    g = torch.tensor([1.0, 5, 4, 2, 9, 3, 3, 4, 9, 9])
-    many = torch.rand(2 * 5000, generator=generator(5))
-    for form in ("reference", "cpu"):
+    g = torch.tensor([1.0, 5, 4, 2, 9, 3, 3, 4, 9, 9]).to(place)
+    many = torch.rand(2 * 5000, generator=generator(5)).to(place)
+    for form in ("reference", fast):
         with kernels.use(form):
             assert kernels.high_pairs(g, 4.0).tolist() == [1, 3, 4]
             assert kernels.high_pairs(many[:0], 4.0).tolist() == []
@@ -171,7 +225,7 @@ def test_high_pairs() -> None:
 
 
 @pytest.mark.parametrize("noisy", [True, False])
-def test_saturated_pairs(noisy: bool) -> None:
+def test_saturated_pairs(noisy: bool, fast: str, place: torch.device) -> None:
     """Reads of drifted pairs around the threshold, in both forms; a few are due and most not."""
     device = load("nandakumar2018").device
     assert isinstance(device, PCMParameters)
@@ -183,10 +237,11 @@ def test_saturated_pairs(noisy: bool) -> None:
     normals = torch.randn(2, len(index), generator=g) if noisy else None
     arguments = (conductance, at, exponent, index, 500.0, device, 8.0, 2.0, normals)
     found = []
-    for form in ("reference", "cpu"):
+    for form, device in (("reference", torch.device("cpu")), (fast, place)):
+        own = [a.to(device) if isinstance(a, Tensor) else a for a in arguments]
         with kernels.use(form):
-            found.append(kernels.saturated_pairs(*arguments))
-            nothing = conductance, at, exponent, index[:0], *arguments[4:8], None
+            found.append([t.cpu() for t in kernels.saturated_pairs(*own)])
+            nothing = *own[:3], own[3][:0], *own[4:8], None
             assert [len(t) for t in kernels.saturated_pairs(*nothing)] == [0, 0]
     for expected, got in zip(*found, strict=True):
         assert expected.dtype == got.dtype
@@ -197,7 +252,7 @@ def test_saturated_pairs(noisy: bool) -> None:
 
 @pytest.mark.parametrize("spread", [0.0, 0.3])
 @pytest.mark.parametrize("name", RESPONSES)
-def test_step_pulses(name: str, spread: float) -> None:
+def test_step_pulses(name: str, spread: float, both: Both) -> None:
     response, g = replace(RESPONSES[name], dw_min_std=spread), generator(4)
     events = random_events(SIZE, 12, g)
     lower, upper = -0.2 - torch.rand(SIZE, generator=g), 0.2 + torch.rand(SIZE, generator=g)
@@ -215,17 +270,20 @@ def test_step_pulses(name: str, spread: float) -> None:
     assert moved[events.index].float().mean() > 0.8
 
 
-@pytest.mark.parametrize("form", ["reference", "cpu"])
-def test_tally(form: str) -> None:
-    with kernels.use(form):
-        assert kernels.tally(torch.tensor([3, -1, 2**40, -2, 0, 1])) == (2**40 + 4, 3)
-        assert kernels.tally(torch.zeros(0, dtype=torch.int64)) == (0, 0)
+def test_tally(fast: str, place: torch.device) -> None:
+    count = torch.tensor([3, -1, 2**40, -2, 0, 1]).to(place)
+    for form in ("reference", fast):
+        with kernels.use(form):
+            assert kernels.tally(count) == (2**40 + 4, 3)
+            assert kernels.tally(count[:0]) == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["set", *RESPONSES])
-@pytest.mark.parametrize("form", ["reference", "cpu"])
-def test_events_of_one_device_are_applied_in_their_order(form: str, name: str) -> None:
-    """A list with repeats does what its events do one by one, with the same normals."""
+def test_events_of_one_device_are_applied_in_their_order(
+    name: str, fast: str, place: torch.device
+) -> None:
+    """A list with repeats does what its events do one by one in the reference, with the same
+    normals."""
     g = generator(6)
     size = 40
     index = torch.randint(0, size, (300,), generator=g)
@@ -243,19 +301,25 @@ def test_events_of_one_device_are_applied_in_their_order(form: str, name: str) -
     one_each = name == "constant"  # normals: one an event, else one a pulse
     draws = torch.ones_like(count) if one_each else count.abs()
     normals = torch.randn(int(draws.sum()), generator=g)
-    together, apart, backward = ([v.clone() for v in begin] for _ in range(3))
-    with kernels.use(form):
-        kernel(*together, index, count, normals, *rest, True)
+    apart = [v.clone() for v in begin]
+    with kernels.use("reference"):
         for i, c, z in zip(
             index.split(1), count.split(1), normals.split(draws.tolist()), strict=True
         ):
             kernel(*apart, i, c, z, *rest)
-        kernel(*backward, index.flip(0), count.flip(0), normals, *rest, True)
-    torch.testing.assert_close(together[0], apart[0], rtol=1e-5, atol=1e-6)
-    if name == "set":
-        assert torch.equal(together[1], apart[1])
-        assert torch.equal(together[1], torch.zeros(size).index_add(0, index, count.float()).int())
-    assert not torch.allclose(together[0], backward[0], rtol=1e-3), "the order would not be seen"
+    for form, device in (("reference", torch.device("cpu")), (fast, place)):
+        together, backward = ([v.to(device, copy=True) for v in begin] for _ in range(2))
+        i, c, z = (v.to(device) for v in (index, count, normals))
+        with kernels.use(form):
+            kernel(*together, i, c, z, *rest, True)
+            kernel(*backward, i.flip(0), c.flip(0), z, *rest, True)
+        together, backward = ([v.cpu() for v in state] for state in (together, backward))
+        torch.testing.assert_close(together[0], apart[0], rtol=1e-5, atol=1e-6)
+        if name == "set":
+            done = torch.zeros(size).index_add(0, index, count.float()).int()
+            assert torch.equal(together[1], apart[1])
+            assert torch.equal(together[1], done)
+        assert not torch.allclose(together[0], backward[0], rtol=1e-3), "order would not be seen"
 
 
 def test_rounds() -> None:
@@ -265,7 +329,22 @@ def test_rounds() -> None:
     assert list(rounds(index[:0])) == []
 
 
-def test_empty_events() -> None:
+def test_nothing_to_read(both: Both) -> None:
+    """Neither an empty list nor blocks of which none is due: it all may stay for ever."""
+    device, g = load("nandakumar2018").device, torch.ones(2 * DUE_BLOCK)
+    way = 500.0, 8.02, device, 1e-3, 0.5, torch.full((DUE_BLOCK,), 9.0), None
+    due = torch.tensor([500.5], dtype=torch.float64)
+
+    def kernel(*given: Any) -> None:
+        assert kernels.read_pairs(*given) == math.inf
+
+    for index in (None, torch.zeros(0, dtype=torch.int64)):
+        for left in both(kernel, g, g.double(), g, index, *way, due):
+            assert (left[-2] == 9.0).all()
+            assert left[-1].item() == 500.5
+
+
+def test_empty_events(both: Both) -> None:
     none, nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
     device = load("nandakumar2018").device
     g, pulses = torch.ones(4), torch.zeros(4, dtype=torch.int32)
@@ -274,6 +353,34 @@ def test_empty_events() -> None:
         w = torch.zeros(4)
         devices = torch.ones(4, 4)
         assert_same(both(kernels.step_pulses, w, devices, none, none, nothing, 0.3, response))
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257])
+def test_lists_that_end_at_a_block(size: int, both: Both) -> None:
+    """One event, and one less and more than a program of the cuda form takes."""
+    g, index = generator(6), torch.arange(size)
+    count = torch.randint(1, 4, (size,), generator=g)
+    normals = torch.randn(int(count.sum()), generator=g)
+    pcm = torch.full((size,), 0.1), torch.zeros(size, dtype=torch.int32)
+    device = load("nandakumar2018").device
+    assert_same(both(kernels.set_pulses, *pcm, index, count, normals, device))
+    w, one = torch.zeros(size), torch.ones(size)
+    devices = torch.stack([-0.02 * one, 0.01 * one, -one, one], dim=1)
+    for response in RESPONSES.values():
+        left = both(kernels.step_pulses, w, devices, index, -count, normals, 0.3, response)
+        assert_same(left, scale=1.0)
+
+
+def test_the_form_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cards take the cuda form where a triton that serves can be imported, else silently the
+    reference."""
+    form_of = kernels._form_of.__wrapped__
+    for version, form in (("3.3.1", "reference"), ("3.4.0", "cuda"), ("3.10.0+git1", "cuda")):
+        monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__=version))
+        assert form_of("cuda") == form
+        assert form_of("mps") == "reference"
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert form_of("cuda") == "reference"
 
 
 def test_use_chooses_the_form_and_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,18 @@
 """Every fast kernel against the reference, given the same random numbers where it takes any."""
 
+import functools
 import importlib
+import math
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+import mcatrain
 from devicemodels import kernels as device_kernels
 from mcatrain import kernels
+from mcatrain.kernels.reference import MOST_PULSES
 from mcatrain.periphery import Converters
 
 FORMS = ("reference", "cpu")
@@ -28,6 +33,10 @@ CONVERTERS = {
 }
 
 
+def _to(place: torch.device, *tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
+    return [None if t is None else t.to(place, copy=True) for t in tensors]
+
+
 @pytest.mark.parametrize("name", CONVERTERS)
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("noisy", [False, True])
@@ -39,6 +48,8 @@ def test_convert(
     noisy: bool,
     divisor: float,
     batch: int,
+    fast: str,
+    place: torch.device,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A vector, a batch, and one that is cut in parts of 3 rows, the last of 1."""
@@ -48,7 +59,8 @@ def test_convert(
     torch.manual_seed(0)
     c = CONVERTERS[name]
     levels = c.output_bound / c.output_levels if c.output_levels else 0.0
-    hits, repeats = 0, 20 if batch == 1 else 5
+    hits, repeats = 0, 20 if batch == 1 and fast == "cpu" else 5
+    there = functools.partial(_to, place)
     for repeat in range(repeats):
         x = torch.randn(batch, 30) * (torch.rand(batch, 30) < 0.6)
         x[-1] *= repeat % 2  # noise management meets a vector of zeros
@@ -61,11 +73,14 @@ def test_convert(
         normals = torch.randn(batch, 17) if noisy or c.output_noise else None
         with device_kernels.use("reference"):
             expected, hit = kernels.convert(x, w, s, c, divisor, dither, normals, later)
-        with device_kernels.use("cpu"):
-            got, hit_cpu = kernels.convert(x, w, s, c, divisor, dither, normals, later)
-        assert (hit is None) == (hit_cpu is None)
-        if hit is not None and hit_cpu is not None:
-            assert torch.equal(hit, hit_cpu)
+        with device_kernels.use(fast):
+            got, hit_fast = kernels.convert(
+                *there(x, w, s), c, divisor, *there(dither, normals, later)
+            )
+        got = got.cpu()
+        assert (hit is None) == (hit_fast is None)
+        if hit is not None and hit_fast is not None:
+            assert torch.equal(hit, hit_fast.cpu())
             hits += len(hit)
         # Sums in another order may fall on the other side of a rounding edge: one level, rarely.
         scale = x.abs().amax(dim=1, keepdim=True) if c.noise_management else torch.ones(batch, 1)
@@ -78,38 +93,55 @@ def test_convert(
 
 
 @pytest.mark.parametrize("epsilon", [0.096, 1e-3, 3.0])
-def test_spend(epsilon: float) -> None:
+@pytest.mark.parametrize("shape", [(70, 91), (1, 1), (3, 1024), (2, 2, 5)])
+def test_spend(shape: tuple[int, ...], epsilon: float, fast: str, place: torch.device) -> None:
     torch.manual_seed(0)
-    chi = torch.randn(70, 91) * 0.2
-    chi[0, 0], chi[1, 1] = epsilon, -epsilon  # exactly one pulse each
-    other = chi.clone()
+    chi = torch.randn(shape) * 0.2
+    chi.view(-1)[0], chi.view(-1)[-1] = epsilon, -epsilon  # exactly one pulse each
+    other = chi.to(place, copy=True)
     with device_kernels.use("reference"):
         index, count = kernels.spend(chi, epsilon)
-    with device_kernels.use("cpu"):
-        index_cpu, count_cpu = kernels.spend(other, epsilon)
-    assert torch.equal(index, index_cpu)
-    assert torch.equal(count, count_cpu)
-    assert torch.equal(chi, other)
+    with device_kernels.use(fast):
+        index_fast, count_fast = kernels.spend(other, epsilon)
+    assert torch.equal(index, index_fast.cpu())
+    assert torch.equal(count, count_fast.cpu())
+    assert torch.equal(chi, other.cpu())
     assert (chi.abs() < epsilon).all()
-    with device_kernels.use("cpu"):
+    with device_kernels.use(fast):
         assert len(kernels.spend(other, epsilon)[0]) == 0
 
 
+def test_spend_of_what_diverged(fast: str, place: torch.device) -> None:
+    """No more than MOST_PULSES are asked for; what is no number asks for none and stays."""
+    chi = torch.tensor([1e30, -1e30, math.inf, -math.inf, math.nan, 0.25])
+    for name, there in (("reference", torch.device("cpu")), (fast, place)):
+        own = chi.to(there, copy=True)
+        with device_kernels.use(name):
+            index, count = kernels.spend(own, 0.5)
+        assert index.tolist() == [0, 1, 2, 3]
+        assert count.tolist() == [MOST_PULSES, -MOST_PULSES, MOST_PULSES, -MOST_PULSES]
+        assert own.tolist()[2:4] == [math.inf, -math.inf]
+        assert own[4].isnan()
+        assert own[5] == 0.25
+
+
 @pytest.mark.parametrize("density", [0.1, 1.0])
-def test_accumulate(density: float) -> None:
+def test_accumulate(density: float, fast: str, place: torch.device) -> None:
     torch.manual_seed(0)
     chi = torch.rand(20, 40) * 0.18 - 0.09
-    other = chi.clone()
+    other = chi.to(place, copy=True)
     for _ in range(30):
         x, d = torch.randn(40) * (torch.rand(40) < density), torch.randn(20)
         d[3] = 0.0
         with device_kernels.use("reference"):
             index, count = kernels.accumulate(chi, x, d, -0.05, 0.096)
-        with device_kernels.use("cpu"):
-            index_cpu, count_cpu = kernels.accumulate(other, x, d, -0.05, 0.096)
-        assert torch.equal(index, index_cpu)
-        assert torch.equal(count, count_cpu)
-        torch.testing.assert_close(chi, other, atol=2e-7, rtol=0)
+        with device_kernels.use(fast):
+            index_fast, count_fast = kernels.accumulate(
+                other, x.to(place), d.to(place), -0.05, 0.096
+            )
+        assert torch.equal(index, index_fast.cpu())
+        assert torch.equal(count, count_fast.cpu())
+        torch.testing.assert_close(chi, other.cpu(), atol=2e-7, rtol=0)
 
 
 @pytest.mark.parametrize("um", [False, True])
@@ -252,18 +284,62 @@ def test_coincidences_are_drawn_from_their_seed(name: str, kernel: str) -> None:
     assert not torch.equal(one, other)
 
 
+@pytest.mark.parametrize("rule", ["mca", "mca, factored", "rpu"])
+def test_training_goes_alike_in_every_form(rule: str, fast: str, place: torch.device) -> None:
+    """Steps of a small network, read noise, drift and refresh among them.
+
+    Where the forms draw the same numbers, they may differ by rounding only. A card draws others,
+    and so do the streams of the CPU's form: there the run must only go through.
+    """
+    x, y = torch.rand(10, 4, 12), torch.randint(0, 5, (10, 4))
+    left = []
+    for name, there in (("reference", torch.device("cpu")), (fast, place)):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 5))
+        with device_kernels.use(name):
+            if rule == "rpu":
+                net = mcatrain.convert(net, "softbounds").to(there)
+                optimizer: mcatrain.MCA | mcatrain.RPU = mcatrain.RPU(net, lr=0.2)
+            else:
+                net = mcatrain.convert(net, "nandakumar2018", periphery="ideal").to(there)
+                factored = rule.endswith("factored")
+                optimizer = mcatrain.MCA(net, lr=0.5, factored=factored, refresh_every=8)
+            for k in range(3 if rule == "rpu" else 10):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(net(x[k].to(there)), y[k].to(there)).backward()
+                optimizer.step()
+        left.append([tile.weights().cpu() for tile in mcatrain.tile.tiles(net).values()])
+        pulses = [tile.synapse.set_pulses for tile in mcatrain.tile.tiles(net).values()]
+        assert min(pulses) > 10
+    if place.type == "cpu" and (fast, rule) != ("cpu", "rpu"):
+        for one, other in zip(*left, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["8 bits, NM", "2016"])
+def test_what_is_no_number_stays_so(name: str, fast: str, place: torch.device) -> None:
+    """Converters do not clip it to their range, or divergence would go unseen."""
+    x, w = torch.rand(3, 20), torch.rand(4, 20)
+    x[1, 2] = math.nan
+    with device_kernels.use(fast):
+        y, _ = kernels.convert(
+            x.to(place), w.to(place), None, CONVERTERS[name], 1.0, None, None, None
+        )
+    assert y.isnan().any(dim=1).tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_is_finite(bad: float) -> None:
+def test_is_finite(bad: float, fast: str, place: torch.device) -> None:
     """Large numbers are finite; one that is not counts wherever it lies, in any layout."""
-    for form in ("reference", "cpu"):
+    for form, there in (("reference", torch.device("cpu")), (fast, place)):
         with device_kernels.use(form):
-            values = torch.full((7, 13), 3e38)
+            values = torch.full((7, 13), 3e38, device=there)
             values[::2] *= -1
             assert kernels.is_finite(values)
             assert kernels.is_finite(values[:0])
             assert kernels.is_finite(values.double() * 1e200)
-            for place in ((0, 0), (6, 12), (3, 5)):
+            for at in ((0, 0), (6, 12), (3, 5)):
                 broken = values.clone()
-                broken[place] = bad
+                broken[at] = bad
                 assert not kernels.is_finite(broken)
                 assert not kernels.is_finite(broken.T)

@@ -1,0 +1,30 @@
+"""Kernels in Triton, for CUDA devices; see devicemodels.kernels.cuda.
+
+Streams, patches and the gates of an LSTM are the reference's: the time of streams goes into
+products of bits, which are torch's, and the others, like ``is_finite``, are a few copies and sums.
+"""
+
+from mcatrain.kernels.cuda.convert import convert
+from mcatrain.kernels.cuda.update import accumulate, spend
+from mcatrain.kernels.reference import (
+    add_patches,
+    coincidences,
+    coincidences_sum,
+    gains,
+    is_finite,
+    lstm_backward,
+    patches,
+)
+
+__all__ = [
+    "accumulate",
+    "add_patches",
+    "coincidences",
+    "coincidences_sum",
+    "convert",
+    "gains",
+    "is_finite",
+    "lstm_backward",
+    "patches",
+    "spend",
+]

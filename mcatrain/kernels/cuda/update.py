@@ -1,0 +1,90 @@
+"""One pass over chi: add the gradient, take out whole pulses, list them.
+
+Whoever pulses by the list (devicemodels.kernels.pulse_pairs) must know its length, so that a step
+of MCA waits for the card once an array here, and again to count the pulses.
+"""
+
+# No `from __future__ import annotations`: triton reads the annotations of kernels as types.
+# A float without one would reach a kernel as float32.
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from devicemodels.kernels.cuda.lists import blocks, in_order, take_places
+from mcatrain.kernels.reference import MOST_PULSES
+
+#: Entries of chi a program works on, and how many of them lie side by side in a row.
+_BLOCK, _WIDEST = 1024, 256
+
+
+@triton.jit
+def _spend(
+    chi, x, d, index, count, counter, height, width, scale: tl.float32,
+    epsilon: tl.float64, least: tl.float32, most: tl.float64,
+    ADDED: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Take whole pulses out of chi, if ADDED after adding scale d x^T, and list them.
+
+    counter: pointer to int64, the events so far.
+    """
+    across = tl.cdiv(width, WIDE)
+    row = tl.program_id(0) // across * TALL + tl.arange(0, TALL)
+    column = tl.program_id(0) % across * WIDE + tl.arange(0, WIDE)
+    # (TALL, WIDE), flat: lists are.
+    here = (row < height)[:, None] & (column < width)[None, :]
+    at = row.to(tl.int64)[:, None] * width + column[None, :]
+    value = tl.load(chi + at, mask=here, other=0.0)
+    if ADDED:
+        lines = tl.load(x + column, mask=column < width, other=0.0)
+        errors = tl.load(d + row, mask=row < height, other=0.0)
+        value += (scale * errors)[:, None] * lines[None, :]
+    near = tl.abs(value) >= least
+    if tl.max(tl.max(near.to(tl.int32), axis=1), axis=0) > 0:
+        wide = value.to(tl.float64)
+        asked = tl.where(near & here, wide / epsilon, 0.0)
+        pulses = tl.minimum(tl.maximum(asked, -most), most).to(tl.int64)
+        value = tl.where(
+            pulses != 0, (wide - pulses.to(tl.float64) * epsilon).to(tl.float32), value
+        )
+        flat = tl.reshape(pulses, [TALL * WIDE])
+        taken = flat != 0
+        place = take_places(counter, taken)
+        tl.store(index + place, tl.reshape(at, [TALL * WIDE]), mask=taken)
+        tl.store(count + place, flat, mask=taken)
+        if not ADDED:
+            tl.store(chi + at, value, mask=here & (pulses != 0))
+    if ADDED:
+        tl.store(chi + at, value, mask=here)
+
+
+def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    return _events(chi, None, 0.0, epsilon)
+
+
+def accumulate(
+    chi: Tensor, x: Tensor, d: Tensor, scale: float, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    return _events(chi, (x.contiguous(), d.contiguous()), scale, epsilon)
+
+
+def _events(
+    chi: Tensor, added: tuple[Tensor, Tensor] | None, scale: float, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    height, width = (1, chi.numel()) if chi.dim() != 2 else chi.shape
+    index = torch.empty(chi.numel(), dtype=torch.int64, device=chi.device)
+    count = torch.empty_like(index)
+    if not chi.numel():
+        return index, count
+    counter = torch.zeros(1, dtype=torch.int64, device=chi.device)
+    wide = min(_WIDEST, triton.next_power_of_2(width))
+    tall = _BLOCK // wide
+    # A kernel takes no None: what it will not touch stands in for it.
+    x, d = (chi, chi) if added is None else added
+    # Fused multiply-adds would round chi - p epsilon once instead of twice.
+    _spend[(blocks(height, tall)[0] * blocks(width, wide)[0],)](
+        chi, x, d, index, count, counter, height, width, scale, epsilon, epsilon * (1 - 1e-6),
+        float(MOST_PULSES), ADDED=added is not None, TALL=tall, WIDE=wide, enable_fp_fusion=False,
+    )  # fmt: skip
+    index, order = in_order(index, counter)
+    return index, count[order]
