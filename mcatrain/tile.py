@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from devicemodels.pulses import PulseEvents
 from devicemodels.state import Chance, StateModule
 from devicemodels.synapses.base import Synapse
 from mcatrain.clock import Clock
+from mcatrain.ledger import Ledger, Passes
 from mcatrain.periphery import Periphery, matvec
 
 
@@ -59,6 +61,7 @@ class Tile(StateModule):
         self.name, self.periphery = name, periphery
         self.synapse = synapse
         self.clock = clock
+        self.ledger = Ledger()
         self.chi = nn.Parameter(torch.zeros(synapse.shape))
         self.factors: Literal["no", "may", "must"] = "no"
         self.kept: list[tuple[Tensor, Tensor]] = []
@@ -89,14 +92,36 @@ class Tile(StateModule):
     def forward(self, x: Tensor) -> Tensor:
         """Return y (n, out) = ADC(W DAC(x) + noise) for the rows of x (n, in)."""
         now, s = self.now_s, self.synapse
-        return matvec(x, s.weights(now), s.read_variance(now), self.periphery.forward, self.chance)
+        return matvec(
+            x, s.weights(now), s.read_variance(now), self.periphery.forward, self.chance,
+            self.reads.forward,
+        )  # fmt: skip
 
     def backward(self, d: Tensor) -> Tensor:
         """Return W^T d (n, in) for the rows of d (n, out), through the transposed array."""
         now, s = self.now_s, self.synapse
         variance = s.read_variance(now)
         transposed = None if variance is None else variance.T
-        return matvec(d, s.weights(now).T, transposed, self.periphery.backward, self.chance)
+        return matvec(
+            d, s.weights(now).T, transposed, self.periphery.backward, self.chance,
+            self.reads.backward,
+        )  # fmt: skip
+
+    @property
+    def reads(self) -> Passes:
+        """Where reads are counted now: those of training and of evaluation are kept apart."""
+        return self.ledger.training if self.training else self.ledger.evaluation
+
+    def pulse(self, events: PulseEvents) -> None:
+        """Send a rule's pulses to the devices now."""
+        self.synapse.pulse(events, self.now_s)
+
+    def refresh(self) -> None:
+        """Re-write saturated weights."""
+        before = self.synapse.set_pulses
+        self.synapse.refresh(self.now_s)
+        self.ledger.refresh_checks += self.synapse.can_saturate
+        self.ledger.refresh_set_pulses += self.synapse.set_pulses - before
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -128,6 +153,7 @@ class Tile(StateModule):
         if not self.chi.requires_grad:
             return [None]
         self.examples += examples
+        self.ledger.update_vectors += len(x)
         if self.factors == "no" or (dense and self.factors == "may"):
             return [d.T @ x]
         self.kept.append((x.contiguous(), d.contiguous()))
@@ -137,6 +163,18 @@ class Tile(StateModule):
         """Drop what was collected since the last step."""
         self.kept.clear()
         self.examples = 0
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "ledger"] = self.ledger.state()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        saved = state_dict.pop(prefix + "ledger", None)
+        if saved is None:
+            rest[2].append(prefix + "ledger")
+        else:
+            self.ledger.restore(saved)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def tiles(model: nn.Module) -> dict[str, Tile]:

@@ -54,6 +54,8 @@ class DifferentialPair(Synapse):
     """
 
     scalars: ClassVar = Synapse.scalars | {"read_at_s": float}
+    devices_per_weight = 2
+    can_saturate = True
     weight: Tensor
     variance: Tensor | None
     due_s: Tensor

@@ -68,7 +68,7 @@ class PulsedOptimizer(torch.optim.Optimizer):
         self._change_weights()
         if refresh_due:
             for tile in self.tiles.values():
-                tile.synapse.refresh(self.clock.now_s)
+                tile.refresh()
         return loss
 
     def _pass_time(self) -> bool:
