@@ -169,11 +169,8 @@ def test_reads_are_what_converters_saw(kind: str, rule: str) -> None:
         ("ideal", Periphery()),
     ):
         model = mcatrain.convert(copy.deepcopy(plain), "gokmen2016", periphery=periphery)
-        optimizer: Any
-        if rule == "mca":
-            optimizer = mcatrain.MCA(model, lr=0.1)
-        else:
-            optimizer = mcatrain.RPU(model, lr=0.1)
+        by_rule: dict[str, Any] = {"mca": mcatrain.MCA, "rpu": mcatrain.RPU}
+        optimizer = by_rule[rule](model, lr=0.1)
         with mock.patch.object(mcatrain.kernels, "convert", convert):
             seen = 0
             for _ in range(3):
