@@ -90,8 +90,8 @@ def counts(tile: Tile) -> Counts:
     and read each; ideal converters convert too), device_reads (reads times devices), macs
     (products of a weight and an input that a digital design would make). update_macs: products
     of the outer products d x^T. chi_accumulations: entries of chi times steps. chi_entries.
-    line_slots: bit streams' slots times lines. refresh_checks: devices compared with the refresh
-    threshold. weight_accesses: 32-bit words that a digital design would move: each weight once a
+    slots: of bit streams; line_slots: times their lines. refresh_checks: devices compared with
+    the refresh threshold. weight_accesses: 32-bit words that a digital design would move: each weight once a
     training step for the forward pass, the backward pass (if there is one), and read and written
     for the update; more reuse within a step there is not. weights, devices: of the array.
     """
@@ -115,6 +115,7 @@ def counts(tile: Tile) -> Counts:
         "update_macs": ledger.update_vectors * weights,
         "chi_accumulations": ledger.chi_steps * weights,
         "chi_entries": ledger.chi_entries,
+        "slots": ledger.slots,
         "line_slots": ledger.slots * (out + inputs),
         "weight_accesses": passes * steps * weights,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from devicemodels.synapses.base import Synapse
 from mcatrain.clock import Clock
 from mcatrain.ledger import Ledger, Passes
 from mcatrain.periphery import Periphery, matvec
+
+if TYPE_CHECKING:
+    from mcatrain.pulselog import PulseLog
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Tile(StateModule):
         self.synapse = synapse
         self.clock = clock
         self.ledger = Ledger()
+        self.log: PulseLog | None = None
         self.chi = nn.Parameter(torch.zeros(synapse.shape))
         self.factors: Literal["no", "may", "must"] = "no"
         self.kept: list[tuple[Tensor, Tensor]] = []
@@ -114,12 +118,18 @@ class Tile(StateModule):
 
     def pulse(self, events: PulseEvents) -> None:
         """Send a rule's pulses to the devices now."""
-        self.synapse.pulse(events, self.now_s)
+        if self.log is None:
+            self.synapse.pulse(events, self.now_s)
+        else:
+            self.log.pulse(self, events)
 
     def refresh(self) -> None:
         """Re-write saturated weights."""
         before = self.synapse.set_pulses
-        self.synapse.refresh(self.now_s)
+        if self.log is None:
+            self.synapse.refresh(self.now_s)
+        else:
+            self.log.refresh(self)
         self.ledger.refresh_checks += self.synapse.can_saturate
         self.ledger.refresh_set_pulses += self.synapse.set_pulses - before
 

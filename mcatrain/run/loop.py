@@ -19,7 +19,10 @@ from torch import nn
 import mcatrain
 from devicemodels.errors import InputError
 from devicemodels.state import derive_seed
-from mcatrain.run import checkpoint
+from devicemodels.wear import track_wear
+from mcatrain.pulselog import PulseLog
+from mcatrain.run import accounts, checkpoint
+from mcatrain.run.accounts import Accounts
 from mcatrain.run.config import TrainConfig
 from mcatrain.run.folder import Metrics, begin_run, check_run, read_result, write_json
 from mcatrain.run.progress import Progress
@@ -48,9 +51,11 @@ def train(config: TrainConfig, command: list[str] | None = None) -> dict[str, An
     torch.manual_seed(derive_seed(config.seed, "torch"))
     model, optimizer = prepare(config, task.model())
     model.to(device)
+    if config.wear:
+        track_wear(model)
     begin_run(config)  # not before: what cannot be made must not leave a folder behind
     run = _Run(config, task, folder, model, optimizer, command or sys.argv)
-    if task.is_asked_to_show and run.epoch == config.epochs:
+    if task.is_asked_to_show and run.is_over:
         run.show()  # else the last evaluation does
     return read_result(done) if done.exists() else run.finish()
 
@@ -78,11 +83,16 @@ class _Run:
     ) -> None:
         self.config, self.task, self.folder, self.command = config, task, folder, command
         self.model, self.optimizer = model, optimizer
-        start = {"epoch": 0, "at": 0, "step": 0, "loss_sum": 0.0, "seconds": 0.0, "evaluations": 0}
+        start: dict[str, Any] = {"epoch": 0, "at": 0, "step": 0, "loss_sum": 0.0, "seconds": 0.0}
+        start |= {"evaluations": 0, "work": {}}
         progress = checkpoint.load(folder, model, optimizer, start.keys(), task) or start
         self.epoch, self.at, self.step = (int(progress[key]) for key in ("epoch", "at", "step"))
         self.loss_sum, self.seconds = float(progress["loss_sum"]), float(progress["seconds"])
         self.metrics = Metrics(folder, int(progress["evaluations"]))
+        self.accounts = Accounts(config, model, dict(progress["work"]))
+        self.log = PulseLog(model, folder / "pulses") if config.pulse_log else None
+        if self.log:
+            self.log.cut(self.step)
 
     def save(self) -> None:
         """Write a checkpoint of this instant."""
@@ -93,7 +103,10 @@ class _Run:
             "loss_sum": self.loss_sum,
             "seconds": self.seconds,
             "evaluations": len(self.metrics.rows),
+            "work": self.accounts.work,
         }
+        if self.log:
+            self.log.flush()
         checkpoint.save(self.folder, self.model, self.optimizer, progress, self.task)
 
     def finish(self) -> dict[str, Any]:
@@ -104,10 +117,24 @@ class _Run:
             label += f"@{Path(self.config.device_model).stem}"
         bar = Progress(f"{label} seed {self.config.seed}", n * epochs, self.epoch * n + self.at)
         with _stop_flag() as stop:
-            while self.epoch < epochs:
+            while not self.is_over:
                 self._epoch(bar, stop)
         bar.close()
         return self._result()
+
+    @property
+    def examples(self) -> int:
+        """Training examples so far."""
+        return self.epoch * self.task.examples + self.at
+
+    @property
+    def is_over(self) -> bool:
+        """All epochs are done, or the budget is spent and what it bought was evaluated."""
+        evaluated = bool(self.metrics.rows) and self.metrics.rows[-1]["step"] == self.step
+        return self.epoch == self.config.epochs or (evaluated and self._is_spent())
+
+    def _is_spent(self) -> bool:
+        return self.accounts.used_up(self.examples, self.step)
 
     def _epoch(self, bar: Progress, stop: list[int]) -> None:
         config = self.config
@@ -120,7 +147,7 @@ class _Run:
             self.task.restore(held)
         self.model.train()
         started = saved = shown = time.perf_counter()
-        while self.at < self.task.examples:
+        while self.at < self.task.examples and not (self.step and self._is_spent()):
             loss_value, examples = self._train_on()
             self.loss_sum += loss_value * examples
             self.at += examples
@@ -148,8 +175,12 @@ class _Run:
         rate = self.config.learning_rate * self._lr_factor()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        if self.log:
+            self.log.begin(self.step + 1)
         try:
-            return self.task.train_on(self.model, self.optimizer, self.at)
+            found = self.task.train_on(self.model, self.optimizer, self.at)
+            self.accounts.first_step(found[1])
+            return found
         except InputError as error:
             raise InputError(
                 f"step {self.step + 1}: {error} (--lr); the last checkpoint is in {self.folder}"
@@ -166,7 +197,7 @@ class _Run:
     def _show(self, bar: Progress) -> None:
         pulses = counts(self.model)
         total = pulses["set_pulses"] + pulses["reset_pulses"]
-        seen = self.epoch * self.task.examples + self.at
+        seen = self.examples
         if self.config.rule != "fp32":
             bar.show(**{"pulses/example": f"{total / max(seen, 1):.2f}"})
 
@@ -177,16 +208,20 @@ class _Run:
         self.show()
         # JSON knows no infinity: what has overflowed is written as null.
         measured = {key: value if math.isfinite(value) else None for key, value in found.items()}
-        self.epoch += 1
+        ended = self.at >= self.task.examples
+        work = self.accounts.counts(self.examples, self.step)
         row = {
             "step": self.step,
-            "epoch": self.epoch,
+            "epoch": self.epoch + (1 if ended else self.at / self.task.examples),
             "seconds": self.seconds,
             "train_loss": self.loss_sum / self.at,
             **measured,
             **counts(self.model),
+            "energy": sum(self.accounts.energy_parts(work).values()),
+            "ledger": work,
         }
-        self.at, self.loss_sum = 0, 0.0
+        if ended:
+            self.epoch, self.at, self.loss_sum = self.epoch + 1, 0, 0.0
         self.metrics.append(row)
         name = self.task.metric
         bar.show(**{name: "none" if measured[name] is None else f"{measured[name]:.4g}"})
@@ -221,7 +256,8 @@ class _Run:
             "metrics": measured,
             **counts(self.model),
             "seconds": self.seconds,
-            "examples": self.task.examples * config.epochs,
+            "examples": self.examples,
+            **self.accounts.result(self.examples, self.step, self.metrics.rows[-1]["epoch"]),
             "remarks": remarks(self.model, metric, course, config.refresh_every),
             "command": shlex.join(["mcatrain", *self.command[1:]]),
             "versions": {
@@ -230,6 +266,8 @@ class _Run:
                 "python": platform.python_version(),
             },
         }
+        if worn := accounts.wear(self.model, config.endurance):
+            result["ledger"]["wear"] = {"endurance": config.endurance, "layers": worn}
         write_json(self.folder / "histograms.json", histograms(self.model))
         write_json(self.folder / "result.json", result)
         return result
