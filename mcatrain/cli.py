@@ -1,4 +1,4 @@
-"""The command line: mcatrain train | compare | fit | devices | report."""
+"""The command line: mcatrain train | compare | fit | devices | energy | report."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _USAGE = """mcatrain: train neural networks on simulated phase-change memory
   mcatrain compare  --rules fp32,mca,rpu --out DIR         the same task by several rules
   mcatrain fit      TABLE.csv --model NAME --out P.toml    a device model from measured reads
   mcatrain devices  [NAME]                                 device parameter files, their sources
+  mcatrain energy   [DIR]                                  energy and time by part, their sources
   mcatrain report   DIR                                    rebuild DIR/report.html
 
 'mcatrain COMMAND --help' lists the options."""
@@ -77,6 +78,7 @@ def _interrupt(*_: object) -> None:
 
 def _compare(command: list[str]) -> int:
     from mcatrain.report import build_report
+    from mcatrain.report.energy import bought
     from mcatrain.report.metrics import in_words
     from mcatrain.run.compare import CompareConfig, compare
 
@@ -85,7 +87,7 @@ def _compare(command: list[str]) -> int:
     body = compare(config, command)
     for entry in body["entries"]:
         name = entry["rule"] + (f"@{entry['device_model']}" if entry["device_model"] else "")
-        print(f"{name:24} seed {entry['seed']}  {in_words(entry['metrics'])}")
+        print(f"{name:24} seed {entry['seed']}  {in_words(entry['metrics'])}{bought(entry)}")
     print(f"report: {build_report(Path(config.out))}")
     return 0
 
@@ -108,6 +110,14 @@ def _devices(command: list[str]) -> int:
     return 0
 
 
+def _energy(command: list[str]) -> int:
+    from mcatrain.report.energy import paper_in_words, results_in_words
+
+    folder = _parse_one(command, "[DIR]", required=False)
+    print("\n".join(results_in_words(Path(folder)) if folder else paper_in_words()))
+    return 0
+
+
 def _report(command: list[str]) -> int:
     from mcatrain.report import build_report
 
@@ -119,6 +129,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "compare": _compare,
     "devices": _devices,
+    "energy": _energy,
     "report": _report,
 }
 

@@ -91,9 +91,9 @@ def counts(tile: Tile) -> Counts:
     (products of a weight and an input that a digital design would make). update_macs: products
     of the outer products d x^T. chi_accumulations: entries of chi times steps. chi_entries.
     slots: of bit streams; line_slots: times their lines. refresh_checks: devices compared with
-    the refresh threshold. weight_accesses: 32-bit words that a digital design would move: each weight once a
-    training step for the forward pass, the backward pass (if there is one), and read and written
-    for the update; more reuse within a step there is not. weights, devices: of the array.
+    the refresh threshold. weight_accesses: 32-bit words that a digital design would move: each
+    weight once a training step for the forward pass and the backward pass (if there is one), and
+    read and written for the update. weights, devices: of the array.
     """
     ledger, synapse = tile.ledger, tile.synapse
     out, inputs = tile.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def _calls(table: pa.Table) -> Iterator[dict[str, Any]]:
     layer = frame["layer"].cat.codes.to_numpy()
     changes = (np.diff(keys, axis=0) != 0).any(1) | (np.diff(layer) != 0)
     edges = [0, *(np.flatnonzero(changes) + 1), len(frame)]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         part = frame.iloc[start:stop]
         head = part.iloc[0]
 

@@ -30,6 +30,7 @@ class Accounts:
         self.costs = energy.load(config.energy_model)
         self._tiles = tiles(model)
         self._hooks: list[Any] = []
+        self._passes: dict[Tensor, tuple[int, bool, bool]] = {}
         if config.rule == "fp32" and not work:
             for layer in model.modules():
                 if isinstance(layer, _DIGITAL):
@@ -52,8 +53,10 @@ class Accounts:
             # One bias a layer, as a column of the array would be.
             size = matrix.numel() + (len(matrix) if k == 0 and layer.bias is not None else 0)
             back = learns and (k > 0 or x.requires_grad)
-            parts = {"forward": rows, "backward": rows * back}
-            parts["update"] = rows * (learns and matrix.requires_grad)
+            moves = learns and matrix.requires_grad
+            _, before, moved = self._passes.get(matrix, (size, False, False))
+            self._passes[matrix] = size, before or back, moved or moves
+            parts = {"forward": rows, "backward": rows * back, "update": rows * moves}
             for way, number in parts.items():
                 key = f"{way}_macs"
                 self.work[key] = self.work.get(key, 0) + number * size
@@ -65,8 +68,11 @@ class Accounts:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
-        size = sum(p.numel() for p in self.model.parameters())
-        self.work |= {"examples": examples, "weights": size}
+        passes = self._passes.values()
+        self.work["examples"] = examples
+        self.work["weights"] = sum(size for size, _, _ in passes)
+        self.work["step_accesses"] = sum(size * (3 + back) for size, back, moved in passes if moved)
+        self._passes.clear()
 
     def by_layer(self) -> dict[str, Counts]:
         """Return the counts of every layer, its tiles summed."""
@@ -84,8 +90,8 @@ class Accounts:
         share = Fraction(examples, self.work["examples"])
         ways = ("forward", "backward", "update")
         found = {f"{way}_macs": round(share * self.work[f"{way}_macs"]) for way in ways}
-        weights = self.work["weights"]
-        return found | {"weights": weights, "weight_accesses": 4 * steps * weights}
+        found["weight_accesses"] = steps * self.work["step_accesses"]
+        return found | {"weights": self.work["weights"]}
 
     def energy_parts(self, work: Mapping[str, int]) -> dict[str, float]:
         """Return the training energy [J] of the run's own hardware by part."""
