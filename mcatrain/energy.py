@@ -170,7 +170,8 @@ def _parse(text: str, name: str, where: str) -> EnergyModel:
     reject_unknown(table, (*_HEADER, "operations"), where, "section")
     built, found = read_section(table.get("operations"), Operations, "operations", where)
     assert isinstance(built, Operations)
-    return EnergyModel(name, *(table[key] for key in _HEADER), built, tuple(found))
+    about = {key: table[key] for key in _HEADER}
+    return EnergyModel(name=name, **about, operations=built, quantities=tuple(found))
 
 
 def mlp_image(widths: tuple[int, ...], pulses: int, examples: int, refresh_every: int) -> Counts:

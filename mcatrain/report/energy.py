@@ -57,8 +57,10 @@ def energy_section(groups: Sequence[Group]) -> EnergySection | None:
         wear += [f"{group.label}: {line}" for line in _wear(found)]
     if not rows:
         return None
-    columns = ("rule", *(f"{name} [nJ]" for name in _COLUMNS), "an example [nJ]", "an epoch [mJ]",
-               "digital design, an example [nJ]", "digital : this", "time an example [µs]")  # fmt: skip
+    columns = (
+        "rule", *(f"{name} [nJ]" for name in _COLUMNS), "an example [nJ]", "an epoch [mJ]",
+        "digital design, an example [nJ]", "digital : this", "time an example [µs]",
+    )  # fmt: skip
     try:
         model = energy.load(models[0])
         note, parameters = model.note, model.quantities
@@ -89,7 +91,7 @@ def _wear(outcome: dict[str, Any]) -> list[str]:
     table = (outcome.get("ledger") or {}).get("wear") or {}
     said = []
     for layer, found in (table.get("layers") or {}).items():
-        line = f"layer {layer}: {found['mean']:.3g} pulses a device on average, {found['most']:,} at most"
+        line = f"layer {layer}: {found['mean']:.3g} pulses a device, {found['most']:,} at most"
         if table.get("endurance") is not None:
             line += f"; {found['share_above']:.2%} of devices had more than {table['endurance']:g}"
         said.append(line + ".")
@@ -154,4 +156,4 @@ def results_in_words(folder: Path) -> list[str]:
             f"  {name:34} {cell:>12}"
             for name, cell in zip(section.columns[1:], row[1:], strict=True)
         ]
-    return said + ["", *section.wear] if section.wear else said
+    return [*said, "", *section.wear] if section.wear else said

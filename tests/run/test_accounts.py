@@ -38,7 +38,12 @@ def test_fp32_does_the_work_that_the_ledger_says_a_digital_design_does(
     task: str, run: Callable[..., Path]
 ) -> None:
     """The same network digitally and on arrays: the same products and moved words, both counted."""
-    options = {"task": task, "batch_size": 3, "hidden": "8" if task == "mlp" else ""}
+    options = {
+        "task": task,
+        "data": "digits",
+        "batch_size": 3,
+        "hidden": "8" if task == "mlp" else "",
+    }
     plain, mca = (run(rule, rule=rule, **options) for rule in ("fp32", "mca"))
     one, other = result(plain)["ledger"]["total"], result(mca)["ledger"]["total"]
     assert {name: other[name] for name in one} == one
@@ -79,9 +84,9 @@ def test_killed_and_resumed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Counts, wear, log and budget are those of the unbroken run, wherever it broke."""
-    options: dict[str, Any] = {"rule": rule, "budget": "energy", "budget_amount": 6e-7}
+    options: dict[str, Any] = {"rule": rule, "budget": "energy", "budget_amount": 4e-8}
     if rule == "fp32":
-        options["budget_amount"] = 4e-5
+        options["budget_amount"] = 1.2e-6
     else:
         options |= {"wear": True, "endurance": 2, "pulse_log": True, **BUSY}
     whole = run("whole", **options)
@@ -177,7 +182,7 @@ def test_budget_that_is_not_spent(run: Callable[..., Path], same: Any) -> None:
 def test_compare_at_equal_budgets(
     kind: str, flags: Callable[..., list[str]], command: Callable[..., tuple[int, str, str]]
 ) -> None:
-    amount = {"energy": 5e-7, "pulses": 40, "examples": 13}[kind]
+    amount = {"energy": 3e-8, "pulses": 40, "examples": 13}[kind]
     rules = "mca,rpu,rpu@gokmen2016" + ("" if kind == "pulses" else ",fp32")
     options = {"rules": rules, "seeds": "0,1", "budget": kind, "budget_amount": amount}
     status, said, err = command("compare", *flags("all", **options))
