@@ -46,6 +46,8 @@ def save(
             else:
                 plain.setdefault(str(index), {})[key] = value
     name = f"checkpoint-{progress['step']}.safetensors"
+    if (folder / name).exists():  # of the same step, before its evaluation: still pointed at
+        name = f"checkpoint-{progress['step']}b.safetensors"
     part = folder / f"{name}.part"
     # One storage may sit under several names (a layer used twice); each gets its own copy.
     copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}

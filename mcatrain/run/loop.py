@@ -89,6 +89,7 @@ class _Run:
         self.epoch, self.at, self.step = (int(progress[key]) for key in ("epoch", "at", "step"))
         self.loss_sum, self.seconds = float(progress["loss_sum"]), float(progress["seconds"])
         self.metrics = Metrics(folder, int(progress["evaluations"]))
+        self.ledger = Metrics(folder, int(progress["evaluations"]), "ledger.jsonl")
         self.accounts = Accounts(config, model, dict(progress["work"]))
         self.log = PulseLog(model, folder / "pulses") if config.pulse_log else None
         if self.log:
@@ -217,12 +218,17 @@ class _Run:
             "train_loss": self.loss_sum / self.at,
             **measured,
             **counts(self.model),
+        }
+        spent = {
+            "step": self.step,
+            "epoch": row["epoch"],
             "energy": sum(self.accounts.energy_parts(work).values()),
-            "ledger": work,
+            **work,
         }
         if ended:
             self.epoch, self.at, self.loss_sum = self.epoch + 1, 0, 0.0
         self.metrics.append(row)
+        self.ledger.append(spent)
         name = self.task.metric
         bar.show(**{name: "none" if measured[name] is None else f"{measured[name]:.4g}"})
         self.save()
