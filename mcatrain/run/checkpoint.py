@@ -45,9 +45,9 @@ def save(
                 tensors[f"optimizer.{index}.{key}"] = value
             else:
                 plain.setdefault(str(index), {})[key] = value
-    name = f"checkpoint-{progress['step']}.safetensors"
-    if (folder / name).exists():  # of the same step, before its evaluation: still pointed at
-        name = f"checkpoint-{progress['step']}b.safetensors"
+    # Of a step there may be one before its evaluation and one after, which must not replace it
+    # until the pointer says so.
+    name = f"checkpoint-{progress['step']}-{progress.get('evaluations', 0)}.safetensors"
     part = folder / f"{name}.part"
     # One storage may sit under several names (a layer used twice); each gets its own copy.
     copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
@@ -64,6 +64,10 @@ def save(
         "facts": task.facts(),
     }
     write_text(folder / _POINTER, json.dumps(body))
+    _remove_others(folder, name)
+
+
+def _remove_others(folder: Path, name: str) -> None:
     for old in folder.glob("checkpoint-*.safetensors"):
         if old.name != name:
             old.unlink()
@@ -129,6 +133,7 @@ def load(
     torch.set_rng_state(tensors["rng.cpu"])
     if task.device.type == "cuda" and "rng.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng.cuda"], task.device)
+    _remove_others(folder, body["tensors"])  # what a kill kept `save` from removing
     return progress
 
 

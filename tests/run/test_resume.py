@@ -165,10 +165,10 @@ def test_half_written_files_do_not_hurt(
         run("broken", **options)
     folder = Path("broken")
     (tensors,) = folder.glob("*.safetensors")
-    assert tensors.name == "checkpoint-12.safetensors"
+    assert tensors.name == "checkpoint-12-0.safetensors"
     half = tensors.read_bytes()[:1000]
-    (folder / "checkpoint-13.safetensors").write_bytes(half)
-    (folder / "checkpoint-14.safetensors.part").write_bytes(half)
+    (folder / "checkpoint-13-0.safetensors").write_bytes(half)
+    (folder / "checkpoint-14-0.safetensors.part").write_bytes(half)
     for name in ("checkpoint.json", "metrics.jsonl", "result.json", "config.toml"):
         (folder / f"{name}.part").write_text('{"step": 1')
     loss_bomb.set(-1)
