@@ -48,6 +48,15 @@ class TrainConfig(Options):
                 "plain SGD; leave it out, or use --rule mca"
             )
         self._check_chips()
+        if self.rule == "fp32":
+            if self.budget == "pulses":
+                raise InputError(
+                    "--budget pulses: fp32 sends no pulses and would never spend it; take "
+                    "--budget energy or examples, or leave fp32 out"
+                )
+            for name in ("wear", "pulse_log"):
+                if getattr(self, name):
+                    raise InputError(f"{flag(name)}: fp32 has no devices; leave it out")
         if self.rule != "fp32":
             self._check_trains(self.load_device_model())
 
