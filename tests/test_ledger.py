@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+import devicemodels.kernels
 import mcatrain
 import mcatrain.kernels
 from devicemodels import PulseEvents
@@ -86,16 +87,25 @@ def received(model: nn.Module) -> Iterator[dict[str, Counter[str]]]:
         n["reset"] += int((-count).clamp(min=0).sum())
         pulse(index, count, *rest)
 
+    pairs: dict[int, Counter[str]] = {}
+    send = devicemodels.kernels.pulse_pairs
+
+    def pulse_pairs(conductance_us: Tensor, *rest: Any) -> None:
+        pairs[id(conductance_us)]["set"] += int(rest[3].count.abs().sum())
+        send(conductance_us, *rest)
+
     for name, tile in tiles(model).items():
         n, synapse = found[name], tile.synapse
         devices = getattr(synapse, "array", synapse).devices
         synapse.pulse = partial(command, n, synapse.pulse)
         if isinstance(devices, PCMArray):
-            devices.set = partial(set_, n, devices.set)
+            pairs[id(devices.conductance_us)] = n
+            devices.set = partial(set_, n, devices.set)  # of refreshes
             devices.reset = partial(reset, n, devices.reset)
         else:
             devices.pulse = partial(pulse, n, devices.pulse)
-    yield found
+    with mock.patch.object(devicemodels.kernels, "pulse_pairs", pulse_pairs):
+        yield found
 
 
 @pytest.mark.parametrize("case", range(24))

@@ -48,6 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
     "mca-digital-bias": {**BUSY, "bias": "digital"},
     "mca-split": {**BUSY, "array_size": "5x30"},
     "mca-several-devices": {**BUSY, "devices_per_weight": "3"},
+    "mca-wear": {**BUSY, "wear": True, "endurance": 2},
     "mca-momentum": {**BUSY, "base_optimizer": "momentum", "lr": 0.1},
     "mca-adam": {"rule": "mca", "base_optimizer": "adam", "lr": 0.01},
     "mca-step-device": {"rule": "mca", **STEP_DEVICE},
@@ -129,8 +130,10 @@ def test_chips_share_no_random_numbers(
 
     real = together._matvec
 
-    def shared(x: Any, weights: Any, variances: Any, c: Any, chances: Any, convert: Any) -> Tensor:
-        return real(x, weights, variances, c, [chances[0]] * len(chances), convert)
+    def shared(
+        x: Any, weights: Any, variances: Any, c: Any, chances: Any, convert: Any, reads: Any
+    ) -> Tensor:
+        return real(x, weights, variances, c, [chances[0]] * len(chances), convert, reads)
 
     monkeypatch.setattr(together, "_matvec", shared)
     chips("shared", **BUSY)
