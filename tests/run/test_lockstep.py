@@ -242,6 +242,18 @@ def test_other_tasks_go_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> 
     assert not lockstep.serves(TrainConfig(out="out", **options))
 
 
+@pytest.mark.parametrize(
+    "options", [{"budget": "pulses", "budget_amount": 150}, {"pulse_log": True}], ids=["end", "log"]
+)
+def test_what_has_its_own_end_or_noise_goes_alone(
+    options: dict[str, Any], same: Same, steps: list[int]
+) -> None:
+    chips("out", **BUSY, **options)
+    assert steps == []
+    for chip in range(3):
+        assert same(Path(f"out/chips/{chip}"), alone(f"alone{chip}", chip, **BUSY, **options)), chip
+
+
 def test_memory_of_chips_is_aligned() -> None:
     """Products of rows at other places in a line of the cache may round in another way."""
     made = together.Matrices(3, 5, 7)
