@@ -119,7 +119,7 @@ def _timed(runs: list[Run], step: Callable[[], list[tuple[float, int]]], clock: 
     """Do a step; return the seconds for each run."""
     start = clock()
     for run in runs:
-        run.set_rate()
+        run.begin_step()
     for run, (loss, examples) in zip(runs, step(), strict=True):
         run.count(loss, examples)
     return (clock() - start) / len(runs)

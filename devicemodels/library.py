@@ -70,7 +70,7 @@ def parse(text: str, name: str, where: str, folder: Path = Path()) -> DeviceMode
     read = {"device": DEVICE_TYPES[kind], "synapse": PairParameters}
     built, quantities = {}, []
     for section in sections:
-        built[section], found = _section(table.get(section), read[section], section, where)
+        built[section], found = read_section(table.get(section), read[section], section, where)
         quantities += found
     pair = built.get("synapse")
     return DeviceModel(
@@ -84,9 +84,10 @@ def parse(text: str, name: str, where: str, folder: Path = Path()) -> DeviceMode
     )
 
 
-def _section(
+def read_section(
     table: Any, kind: type[Parameters], section: str, where: str
 ) -> tuple[Parameters, list[Quantity]]:
+    """Build ``kind`` from a section of a parameter file; ``where`` names the file in errors."""
     if not isinstance(table, dict):
         raise InputError(f"{where}: section [{section}] is missing")
     wanted = {item.name: item.metadata for item in fields(kind)}

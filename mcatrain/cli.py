@@ -1,4 +1,4 @@
-"""The command line: mcatrain train | compare | fit | evaluate | devices | report."""
+"""The command line: mcatrain train | compare | fit | evaluate | devices | energy | report."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _USAGE = """mcatrain: train neural networks on simulated phase-change memory
   mcatrain fit      TABLE.csv --model NAME --out P.toml    a device model from measured reads
   mcatrain evaluate RUN --times 1s,1h,1d,30d,1y            accuracy against time after training
   mcatrain devices  [NAME]                                 device parameter files, their sources
+  mcatrain energy   [DIR]                                  energy and time by part, their sources
   mcatrain report   DIR                                    rebuild DIR/report.html
 
 'mcatrain COMMAND --help' lists the options."""
@@ -78,6 +79,7 @@ def _interrupt(*_: object) -> None:
 
 def _compare(command: list[str]) -> int:
     from mcatrain.report import build_report
+    from mcatrain.report.energy import bought
     from mcatrain.report.metrics import in_words
     from mcatrain.run.compare import CompareConfig, compare
 
@@ -86,7 +88,7 @@ def _compare(command: list[str]) -> int:
     body = compare(config, command)
     for entry in body["entries"]:
         name = entry["rule"] + (f"@{entry['device_model']}" if entry["device_model"] else "")
-        print(f"{name:24} seed {entry['seed']}  {in_words(entry['metrics'])}")
+        print(f"{name:24} seed {entry['seed']}  {in_words(entry['metrics'])}{bought(entry)}")
     print(f"report: {build_report(Path(config.out))}")
     return 0
 
@@ -126,6 +128,14 @@ def _devices(command: list[str]) -> int:
     return 0
 
 
+def _energy(command: list[str]) -> int:
+    from mcatrain.report.energy import paper_in_words, results_in_words
+
+    folder = _parse_one(command, "[DIR]", required=False)
+    print("\n".join(results_in_words(Path(folder)) if folder else paper_in_words()))
+    return 0
+
+
 def _report(command: list[str]) -> int:
     from mcatrain.report import build_report
 
@@ -138,6 +148,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "compare": _compare,
     "evaluate": _evaluate,
     "devices": _devices,
+    "energy": _energy,
     "report": _report,
 }
 

@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 from devicemodels.errors import InputError, closest
 from devicemodels.state import Chance
 from mcatrain import kernels
+from mcatrain.ledger import Reads
 
 #: Bound management gives up after ten halvings.
 _MOST_DIVISION = 2**10
@@ -112,17 +113,24 @@ def preset(name: str) -> Periphery:
 
 
 def matvec(
-    x: Tensor, weights: Tensor, variance: Tensor | None, c: Converters, chance: Chance
+    x: Tensor,
+    weights: Tensor,
+    variance: Tensor | None,
+    c: Converters,
+    chance: Chance,
+    reads: Reads | None = None,
 ) -> Tensor:
     """Return the array's answer y (n, out) to the rows of x (n, in), both float32.
 
     weights: (out, in). variance: of one read of each weight, or None. Fresh independent read
-    noise of every device is, at the output, exactly Gaussian with variance x^2 S^T.
+    noise of every device is, at the output, exactly Gaussian with variance x^2 S^T. reads: counts.
     """
+    if reads is not None:
+        reads.vectors += len(x)
     if c.ideal and variance is None:
         return linear(x, weights)
     y, clipped = _convert(x, weights, variance, c, 1.0, chance)
-    return within_bounds(y, clipped, x, weights, variance, c, chance)
+    return within_bounds(y, clipped, x, weights, variance, c, chance, reads)
 
 
 def within_bounds(
@@ -133,11 +141,14 @@ def within_bounds(
     variance: Tensor | None,
     c: Converters,
     chance: Chance,
+    reads: Reads | None = None,
 ) -> Tensor:
     """Manage bounds: read rows of x again that have ``clipped``, the rest of y is as it is."""
     divisor = 1.0
     while clipped is not None and c.bound_management and divisor < _MOST_DIVISION:
         divisor *= 2
+        if reads is not None:
+            reads.repeats += len(clipped)
         if x.size(0) == 1:
             y, clipped = _convert(x, weights, variance, c, divisor, chance)
         else:

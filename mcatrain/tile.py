@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from devicemodels.pulses import PulseEvents
 from devicemodels.state import Chance, StateModule
 from devicemodels.synapses.base import Synapse
 from mcatrain.clock import Clock
+from mcatrain.ledger import Ledger, Passes
 from mcatrain.periphery import Periphery, matvec
+
+if TYPE_CHECKING:
+    from mcatrain.pulselog import PulseLog
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class Tile(StateModule):
         self.name, self.periphery = name, periphery
         self.synapse = synapse
         self.clock = clock
+        self.ledger = Ledger()
+        self.log: PulseLog | None = None
         self.chi = nn.Parameter(torch.zeros(synapse.shape))
         self.factors: Literal["no", "may", "must"] = "no"
         self.kept: list[tuple[Tensor, Tensor]] = []
@@ -95,7 +102,7 @@ class Tile(StateModule):
         """Return y (n, out) = ADC(W DAC(x) + noise) for the rows of x (n, in)."""
         synapse = self.synapse
         read = synapse.read(self.clock.now_s)
-        y = matvec(x, *read, self.periphery.forward, synapse.chance)
+        y = matvec(x, *read, self.periphery.forward, synapse.chance, self.reads.forward)
         scale = self._buffers["output_scale"]
         return y if scale is None else y.mul_(scale)
 
@@ -104,13 +111,37 @@ class Tile(StateModule):
         synapse = self.synapse
         weights, variance = synapse.read(self.clock.now_s)
         transposed = None if variance is None else variance.T
-        return matvec(d, weights.T, transposed, self.periphery.backward, synapse.chance)
+        return matvec(
+            d, weights.T, transposed, self.periphery.backward, synapse.chance, self.reads.backward
+        )
 
     @property
     def reads_plainly(self) -> bool:
         """Whether nothing stands between the array and its outputs, nor behind it."""
         p = self.periphery
         return p.forward.ideal and p.backward.ideal and self.output_scale is None
+
+    @property
+    def reads(self) -> Passes:
+        """Where reads are counted now: those of training and of evaluation are kept apart."""
+        return self.ledger.training if self.training else self.ledger.evaluation
+
+    def pulse(self, events: PulseEvents) -> None:
+        """Send a rule's pulses to the devices now."""
+        if self.log is None:
+            self.synapse.pulse(events, self.now_s)
+        else:
+            self.log.pulse(self, events)
+
+    def refresh(self) -> None:
+        """Re-write saturated weights."""
+        before = self.synapse.set_pulses
+        if self.log is None:
+            self.synapse.refresh(self.now_s)
+        else:
+            self.log.refresh(self)
+        self.ledger.refresh_checks += self.synapse.can_saturate
+        self.ledger.refresh_set_pulses += self.synapse.set_pulses - before
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -142,6 +173,7 @@ class Tile(StateModule):
         if not self.chi.requires_grad:
             return [None]
         self.examples += examples
+        self.ledger.update_vectors += len(x)
         if self.factors == "no" or (dense and self.factors == "may"):
             return [d.T @ x]
         self.kept.append((x.contiguous(), d.contiguous()))
@@ -151,6 +183,18 @@ class Tile(StateModule):
         """Drop what was collected since the last step."""
         self.kept.clear()
         self.examples = 0
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "ledger"] = self.ledger.state()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        saved = state_dict.pop(prefix + "ledger", None)
+        if saved is None:
+            rest[2].append(prefix + "ledger")
+        else:
+            self.ledger.restore(saved)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def tiles(model: nn.Module) -> dict[str, Tile]:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from devicemodels.pulses import rounds
 from devicemodels.quantities import Parameters, quantity
-from devicemodels.state import Chance, StateModule
+from devicemodels.state import Chance
+from devicemodels.wear import DeviceArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class IdealParameters(Parameters):
     step: float = quantity("weight", 1e-12, 1e3, "weight change of one pulse: granularity")
 
 
-class IdealArray(StateModule):
+class IdealArray(DeviceArray):
     """``size`` ideal bipolar devices. weight: (size,) float32."""
 
     weight: Tensor
@@ -42,3 +43,5 @@ class IdealArray(StateModule):
             device = index[part]
             moved = self.weight[device].double() + count[part].double() * self.physics.step
             self.weight[device] = moved.to(self.weight.dtype)
+        if self.wear is not None:
+            self.wear.add(index, count)

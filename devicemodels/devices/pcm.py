@@ -12,7 +12,8 @@ from devicemodels import kernels
 from devicemodels.errors import InputError, closest
 from devicemodels.kernels.reference import drifted
 from devicemodels.quantities import Parameters, quantity
-from devicemodels.state import Chance, StateModule
+from devicemodels.state import Chance
+from devicemodels.wear import DeviceArray
 
 #: What `PCMParameters.without` can switch off.
 NONIDEALITIES = ("nonlinearity", "history", "write-noise", "read-noise", "drift")
@@ -83,7 +84,7 @@ class PCMParameters(Parameters):
         return g
 
 
-class PCMArray(StateModule):
+class PCMArray(DeviceArray):
     """``size`` PCM devices, all freshly RESET at time 0.
 
     conductance_us: G at T0 after programming, undrifted [µS]. pulses: SET pulses since RESET.
@@ -115,6 +116,8 @@ class PCMArray(StateModule):
         self.conductance_us[index] = g.clamp_(min=0)
         self.pulses[index] = 0
         self.programmed_at_s[index] = now_s
+        if self.wear is not None:
+            self.wear.add(index, torch.full_like(index, -1))
 
     def set(self, index: Tensor, count: Tensor, now_s: float, repeats: bool = False) -> None:
         """Apply ``count`` (n,) > 0 SET pulses to the devices ``index`` (n,), in order.
@@ -126,6 +129,8 @@ class PCMArray(StateModule):
             self.conductance_us, self.pulses, index, count, normals, self.physics, repeats
         )
         self.programmed_at_s[index] = now_s
+        if self.wear is not None:
+            self.wear.add(index, count)
 
     def conductance(self, now_s: float, index: Tensor | None = None) -> Tensor:
         """Return the drifted conductance [µS] at ``now_s``, without read noise."""

@@ -11,7 +11,8 @@ from torch import Tensor
 from devicemodels import kernels
 from devicemodels.errors import InputError
 from devicemodels.quantities import Parameters, quantity
-from devicemodels.state import Chance, StateModule
+from devicemodels.state import Chance
+from devicemodels.wear import DeviceArray
 
 
 class StepResponse(Protocol):
@@ -115,7 +116,7 @@ class ExpStepParameters(StepParameters):
         return (1 - grown).clamp(min=0)
 
 
-class StepArray(StateModule):
+class StepArray(DeviceArray):
     """``size`` bipolar step devices at weight 0, each with its own steps and bounds.
 
     weight: (size,) float32, state in weight units. devices: (size, 4) float32, the mean steps of
@@ -205,3 +206,5 @@ class StepArray(StateModule):
         kernels.step_pulses(
             self.weight, self.devices, index, count, normals, p.dw_min_std, p, repeats
         )
+        if self.wear is not None:
+            self.wear.add(index, count)

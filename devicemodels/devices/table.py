@@ -11,7 +11,8 @@ from torch import Tensor
 from devicemodels.errors import InputError
 from devicemodels.pulses import rounds
 from devicemodels.quantities import Parameters, quantity
-from devicemodels.state import Chance, StateModule
+from devicemodels.state import Chance
+from devicemodels.wear import DeviceArray
 
 _CHANGE = (
     "change not exceeded by each fraction of pulses, from each state: [table][fraction][state]"
@@ -70,7 +71,7 @@ class TableParameters(Parameters):
         return float(torch.trapezoid((up - down) / 2, states) / (states[-1] - states[0]))
 
 
-class TableArray(StateModule):
+class TableArray(DeviceArray):
     """``size`` devices at weight 0, or the end of the grid nearest to it.
 
     weight: (size,) float32, state. which: (size,) int64, the table that each device follows.
@@ -117,6 +118,8 @@ class TableArray(StateModule):
             return
         if not len(count):
             return
+        if self.wear is not None:
+            self.wear.add(index, count)
         w, which, up, left = self.weight[index], self.which[index], count > 0, count.abs()
         for k in range(int(left.max())):
             now = (left > k).nonzero().squeeze(1)

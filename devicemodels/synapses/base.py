@@ -23,6 +23,10 @@ class Synapse(StateModule):
     set_pulses = 0
     reset_pulses = 0
     refreshes = 0
+    #: Devices that a weight is made of.
+    devices_per_weight = 1
+    #: Whether a refresh compares the devices with a threshold.
+    can_saturate = False
 
     def __init__(self, shape: tuple[int, int], chance: Chance) -> None:
         super().__init__()

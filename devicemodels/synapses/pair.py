@@ -54,6 +54,8 @@ class DifferentialPair(Synapse):
     """
 
     scalars: ClassVar = Synapse.scalars | {"read_at_s": float, "ahead_s": float}
+    devices_per_weight = 2
+    can_saturate = True
     weight: Tensor
     variance: Tensor | None
     due_s: Tensor
@@ -104,6 +106,9 @@ class DifferentialPair(Synapse):
             )
         kernels.pulse_pairs(*self._state(), events, self.chance.normal(total), now_s, *self._way())
         self.set_pulses += total
+        if self.devices.wear is not None:
+            device = events.index + self.size * (events.count < 0)
+            self.devices.wear.add(device, events.count.abs())
         self._were_pulsed(events.index, now_s)
 
     def _state(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -40,6 +40,7 @@ class ProgrammedPair(Synapse):
     """
 
     scalars: ClassVar = Synapse.scalars | {"beta": float, "programmed_at_s": float}
+    devices_per_weight = 2
 
     def __init__(
         self,

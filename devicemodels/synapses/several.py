@@ -49,6 +49,8 @@ class SeveralDevices(Synapse):
         self.borrow("chance", array.chance)
         self.array, self.number, self.selection = array, number, selection
         self.counter = 0
+        self.devices_per_weight = number * array.devices_per_weight
+        self.can_saturate = array.can_saturate
 
     @property
     def granularity(self) -> float:

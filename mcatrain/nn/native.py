@@ -33,6 +33,7 @@ class NativeConvolution(torch.autograd.Function):
         weight, bias = _kernel(tile.synapse.weights(now_s), g, ctx.channels)
         image = image.contiguous(memory_format=torch.channels_last)
         y = conv2d(image, weight, bias, g.stride, 0, g.dilation)
+        tile.reads.forward.vectors += y[:, 0].numel()
         variance = tile.synapse.read_variance(now_s)
         if variance is not None:
             variance = variance.to(noise_type(variance))
@@ -53,6 +54,7 @@ class NativeConvolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             weight, _ = _kernel(tile.synapse.weights(tile.now_s), g, ctx.channels)
             dx, _, _ = _transposed(d, image, weight, g, [True, False, False])
+            tile.reads.backward.vectors += d[:, 0].numel()
             variance = tile.synapse.read_variance(tile.now_s)
             if variance is not None:
                 variance = variance.to(noise_type(variance))
@@ -72,6 +74,7 @@ def weight_gradient(tile: Tile, image: Tensor, d: Tensor, g: Geometry) -> Tensor
     like, bias = _kernel(tile.chi, g, image.shape[1])  # says the shape
     _, dw, _ = _transposed(d, image, like, g, [False, True, False])
     gradient = torch.empty_like(tile.chi)
+    tile.ledger.update_vectors += d[:, 0].numel()
     fan_in = dw[0].numel()
     gradient[:, :fan_in] = dw.permute(0, 2, 3, 1).reshape(len(dw), fan_in)
     if bias is not None:

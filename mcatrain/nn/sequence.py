@@ -68,6 +68,7 @@ class InputsFirst(StepByStep):
     def start_forward(self) -> None:
         self.from_h = self.to_h.T.contiguous()
         steps, n, _ = self.lines.shape
+        self.array.reads.forward.vectors += steps * n
         x = self.lines[:, :, : self.inputs].reshape(steps * n, -1)
         self.sums = torch.mm(x, self.to_x.T).view(steps, n, -1)
         if self.noisy:
@@ -85,8 +86,9 @@ class InputsFirst(StepByStep):
         return y
 
     def start_backward(self) -> None:
+        steps, n, width = self.lines.shape
+        self.array.reads.backward.vectors += steps * n
         if self.noisy:
-            steps, n, width = self.lines.shape
             self.normals = self.array.chance.normal(steps, n, width - self.inputs)
 
     def backward(self, t: int, d: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from devicemodels.state import Chance
 from mcatrain.kernels.cpu.together import Converter, Matrices
+from mcatrain.ledger import Reads
 from mcatrain.nn.linear import AnalogLinear
 from mcatrain.periphery import Converters, within_bounds
 from mcatrain.tile import Tile
@@ -110,7 +111,8 @@ class Products(torch.autograd.Function):
         batch.read()
         c = batch.arrays[0].periphery.forward
         weights, variances = batch.weights, batch.variances
-        return _matvec(batch.x, weights, variances, c, batch.chances, batch.forward)
+        reads = [tile.reads.forward for tile in batch.arrays]
+        return _matvec(batch.x, weights, variances, c, batch.chances, batch.forward, reads)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -135,7 +137,8 @@ def _backward(batch: _Batch) -> Tensor:
         batch.read()
     c = batch.arrays[0].periphery.backward
     weights, variances = [w.T for w in batch.weights], [s.T for s in batch.variances]
-    return _matvec(batch.d, weights, variances, c, batch.chances, batch.backward)
+    reads = [tile.reads.backward for tile in batch.arrays]
+    return _matvec(batch.d, weights, variances, c, batch.chances, batch.backward, reads)
 
 
 def _matvec(
@@ -145,9 +148,12 @@ def _matvec(
     c: Converters,
     chances: Sequence[Chance],
     convert: Converter,
+    reads: Sequence[Reads],
 ) -> Tensor:
     """Return `periphery.matvec` of each chip, (chips, n, out), in memory that is used again."""
     n, inputs = x.shape
+    for own in reads:
+        own.vectors += n
     outputs = convert.y.shape[1]
     stochastic_in = c.input_bits and c.input_rounding == "stochastic"
     stochastic_out = c.output_bits and c.output_rounding == "stochastic"
@@ -161,7 +167,9 @@ def _matvec(
         for k in clipped:
             rows = torch.from_numpy(convert.hits[k]).nonzero().squeeze(1)
             variance = variances[k] if variances else None
-            within_bounds(convert.y.each[k], rows, x.each[k], weights[k], variance, c, chances[k])
+            within_bounds(
+                convert.y.each[k], rows, x.each[k], weights[k], variance, c, chances[k], reads[k]
+            )
     return convert.y.stacked.view_as(convert.y.stacked)
 
 

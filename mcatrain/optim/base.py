@@ -79,7 +79,7 @@ class PulsedOptimizer(torch.optim.Optimizer):
         self._change_weights()
         if refresh_due:
             for tile in self.tiles.values():
-                tile.synapse.refresh(self.clock.now_s)
+                tile.refresh()
 
     def _pass_time(self) -> bool:
         """Move the clock by the examples since the last step; True when a refresh is due."""

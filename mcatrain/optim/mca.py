@@ -110,8 +110,11 @@ class MCA(PulsedOptimizer):
                 tile = self.tiles.get(p)
                 if tile is not None:
                     epsilon = group["epsilon"] or tile.synapse.granularity
+                    changed = p.grad is not None or bool(tile.kept)
                     events = self._spend(tile, float(group["lr"]), epsilon)
-                    tile.synapse.pulse(events, self.clock.now_s)
+                    tile.ledger.chi_steps += changed
+                    tile.ledger.chi_entries += len(events)
+                    tile.pulse(events)
 
     def _spend(self, tile: Tile, lr: float, epsilon: float) -> PulseEvents:
         """Take the whole pulses out of chi, after adding what is still kept as factors."""

@@ -90,6 +90,8 @@ class RPU(PulsedOptimizer):
         streams = kernels.gains(
             x, d, float(lr), tile.synapse.granularity, pulse_length, *managements
         )
+        tile.ledger.stream_steps += 1
+        tile.ledger.slots += int(streams[2].sum()) if self.bl_management else len(x) * pulse_length
         # One row has no order: its weights get ups or downs, and no weight both.
         if in_order or len(x) == 1:
             self._pulse_in_order(tile, x, d, *streams)
@@ -102,10 +104,10 @@ class RPU(PulsedOptimizer):
         while rows < len(x):
             rest = [v[rows:] for v in (x, d, *streams)] if rows else (x, d, *streams)
             index, count, done = kernels.coincidences(*rest, synapse.chance.seed_next())
-            synapse.pulse(PulseEvents(index, count, repeats=True), self.clock.now_s)
+            tile.pulse(PulseEvents(index, count, repeats=True))
             rows += done
 
     def _pulse_sums(self, tile: Tile, x: Tensor, d: Tensor, *streams: Tensor) -> None:
         """Pulse by the sum over all rows, ups first."""
         for events in kernels.coincidences_sum(x, d, *streams, tile.chance.seed_next()):
-            tile.synapse.pulse(PulseEvents(*events), self.clock.now_s)
+            tile.pulse(PulseEvents(*events))

@@ -15,6 +15,7 @@ from mcatrain.report import made, summary
 from mcatrain.report.chips import chips_section
 from mcatrain.report.devices import device_sections
 from mcatrain.report.distributions import distribution_figures
+from mcatrain.report.energy import energy_section
 from mcatrain.report.evaluation import evaluation_sections
 from mcatrain.report.pictures import training_figures
 from mcatrain.report.plots import Painter
@@ -101,6 +102,7 @@ def _render(results: Results) -> str:
         ],
         evaluations=evaluation_sections(painter, groups),
         devices=device_sections(painter, groups),
+        energy=energy_section(groups),
         sheets=made.sheets(groups),
         texts=made.texts(groups),
         option_columns=[group.label for group in groups],

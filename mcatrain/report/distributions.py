@@ -86,6 +86,12 @@ def _kinds(run: Run, colour: str) -> list[_Kind]:
             (("chi", "χ", colour),) if run.rule == "mca" else (),
             lambda layer: [sign * eps for eps in [_epsilon(run, layer)] if eps for sign in (-1, 1)],
         ),
+        _Kind(
+            "Wear",
+            "Pulses that each device has had: SET, or up, and RESET, or down.",
+            "pulses of a device",
+            (("set", "SET or up", PLUS), ("reset", "RESET or down", MINUS)),
+        ),
     ]  # fmt: skip
 
 

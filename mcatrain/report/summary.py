@@ -138,6 +138,8 @@ def summary_table(
     columns += [f"difference to {other}{gap_unit}" for other in ("float32", "best")] * several
     columns += [f"test {loss.name} [{loss.unit}]"] if metric.key != "test_loss" else []
     columns += ["pulses per example", "refreshes", "training time [s]"]
+    has_budget = any(run.outcome.get("budget") for group in groups for run in group.runs)
+    columns += ["budget"] * has_budget
     spreads = {g.label: g.metric(metric.key, metric.scale) for g in groups}
     known = [spread.mean for spread in spreads.values() if spread]
     best = (max if metric.higher_is_better else min)(known) if known else None
@@ -157,7 +159,8 @@ def summary_table(
         seconds = group.over_seeds(lambda outcome: number(outcome.get("seconds")))
         programs = group.rule != "fp32"
         row += [significant(s.mean if s and programs else None) for s in (pulses, refreshes)]
-        rows.append([*row, decimal(seconds.mean if seconds else None, 1)])
+        row.append(decimal(seconds.mean if seconds else None, 1))
+        rows.append(row + [budget_in_words(group.runs[0].outcome)] * has_budget)
     return columns, rows
 
 
@@ -166,6 +169,19 @@ def _gap(one: Spread | None, other: Spread | None, digits: int) -> str:
         return "—"
     text = decimal(one.mean - other.mean, digits)
     return text if text[0] == "−" or not float(text.replace(",", "")) else "+" + text
+
+
+def budget_in_words(outcome: dict[str, Any]) -> str:
+    """Say what a run's budget was and how far it went; an em dash if it had none."""
+    budget = outcome.get("budget")
+    if not isinstance(budget, dict):
+        return "—"
+    unit = "J" if budget.get("kind") == "energy" else str(budget.get("kind"))
+    amount, spent, epochs = (number(budget.get(key)) for key in ("amount", "spent", "epochs"))
+    if amount is None or spent is None or epochs is None:
+        return "—"
+    head = f"{spent:.4g} of {amount:.4g} {unit}, {epochs:.3g} epochs"
+    return head if budget.get("used_up") else f"{head}: not spent"
 
 
 def _pulses_per_example(outcome: dict[str, Any]) -> float | None:

@@ -45,7 +45,7 @@ def save(
                 tensors[f"optimizer.{index}.{key}"] = value
             else:
                 plain.setdefault(str(index), {})[key] = value
-    name = f"checkpoint-{progress['step']}.safetensors"
+    name = _name(progress)
     part = folder / f"{name}.part"
     # One storage may sit under several names (a layer used twice); each gets its own copy.
     copies = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
@@ -62,8 +62,19 @@ def save(
         "facts": task.facts(),
     }
     write_text(folder / _POINTER, json.dumps(body))
+    remove_others(folder, progress)
+
+
+def _name(progress: dict[str, Any]) -> str:
+    # Of a step there may be one before its evaluation and one after, which must not replace it
+    # until the pointer says so.
+    return f"checkpoint-{progress['step']}-{progress.get('evaluations', 0)}.safetensors"
+
+
+def remove_others(folder: Path, progress: dict[str, Any]) -> None:
+    """Remove the tensors of all checkpoints but the one of ``progress``."""
     for old in folder.glob("checkpoint-*.safetensors"):
-        if old.name != name:
+        if old.name != _name(progress):
             old.unlink()
 
 

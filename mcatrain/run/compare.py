@@ -73,6 +73,8 @@ class CompareConfig(Options):
             )
         options = shared(self)
         options["device_model"] = device_model or self.device_model
+        if rule == "fp32":  # what is asked of devices is asked of the others
+            options |= {"wear": False, "endurance": None, "pulse_log": False}
         if rule == "rpu":
             options["base_optimizer"] = "sgd"
             if self.rpu_lr is not None:
@@ -109,6 +111,8 @@ def compare(config: CompareConfig, command: list[str]) -> dict[str, Any]:
                 "pulses": pulses["set_pulses"] + pulses["reset_pulses"],
                 **pulses,
                 "seconds": result["seconds"],
+                "energy": result["energy"],
+                **({"budget": result["budget"]} if "budget" in result else {}),
                 "run": str(Path(run.out).relative_to(folder)),
             }
         )

@@ -32,7 +32,8 @@ class TrainConfig(Options):
     """Train this many chips, each with its own devices and, of a fitted device model, its own draw
     of the posterior; the spread is told apart by seed, devices and parameters. Fully connected
     networks (mlp) on the CPU train up to 16 chips step by step together, in much less time than
-    one after the other; other tasks train chip after chip."""
+    one after the other; other tasks, and runs with a budget (each chip's own) or a pulse log,
+    train chip after chip."""
     jobs: int = 1
     """Processes, each with its share of the chips."""
     resume: bool = False
@@ -48,6 +49,15 @@ class TrainConfig(Options):
                 "plain SGD; leave it out, or use --rule mca"
             )
         self._check_chips()
+        if self.rule == "fp32":
+            if self.budget == "pulses":
+                raise InputError(
+                    "--budget pulses: fp32 sends no pulses and would never spend it; take "
+                    "--budget energy or examples, or leave fp32 out"
+                )
+            for name in ("wear", "pulse_log"):
+                if getattr(self, name):
+                    raise InputError(f"{flag(name)}: fp32 has no devices; leave it out")
         if self.rule != "fp32":
             self._check_trains(self.load_device_model())
 

@@ -65,10 +65,13 @@ def _device_text(config: TrainConfig) -> str:
 
 
 class Metrics:
-    """metrics.jsonl: a line an evaluation, cut back to a checkpoint's count on resume."""
+    """A line an evaluation, cut back to a checkpoint's count on resume.
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.path = folder / "metrics.jsonl"
+    metrics.jsonl: how good it is; ledger.jsonl: what was spent until then.
+    """
+
+    def __init__(self, folder: Path, keep: int, name: str = "metrics.jsonl") -> None:
+        self.path = folder / name
         self.rows: list[dict[str, Any]] = []
         try:
             if keep:

@@ -24,9 +24,13 @@ Stepper = Callable[[], list[tuple[float, int]]]
 
 
 def serves(config: TrainConfig) -> bool:
-    """Whether chips of this run can go together: fully connected layers, on the CPU."""
+    """Whether chips of this run can go together: fully connected layers, on the CPU.
+
+    A budget may end each chip at another step, and a pulse log has noise of its own.
+    """
     on_cpu = config.torch_device == "cpu" or not torch.cuda.is_available()
-    return config.task == "mlp" and on_cpu
+    step_alike = config.budget_amount is None and not config.pulse_log
+    return config.task == "mlp" and on_cpu and step_alike
 
 
 def stepper(runs: Sequence[Run]) -> Stepper:

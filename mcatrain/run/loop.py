@@ -113,14 +113,17 @@ class _Loop:
         self.bar.close()
 
     def _advance(self, group: list[Run], until: int, stop: list[int]) -> None:
-        """Train runs at the same step up to an example of their epoch; evaluate at its end."""
+        """Train runs at the same step up to an example of their epoch; evaluate at its end.
+
+        A run with a budget is alone, and may end earlier.
+        """
         for run in group:
             run.begin_epoch()
         step = _alone(group[0]) if len(group) == 1 else lockstep.stepper(group)
         started = saved = shown = time.perf_counter()
-        while group[0].at < until:
+        while group[0].at < until and not group[0].is_spent:
             for run in group:
-                run.set_rate()
+                run.begin_step()
             for run, (loss, examples) in zip(group, step(), strict=True):
                 run.count(loss, examples)
                 self.bar.advance(examples)
@@ -138,7 +141,7 @@ class _Loop:
                     pulses = sum(run.pulses_per_example() for run in group) / len(group)
                     self.bar.show(**{"pulses/example": f"{pulses:.2f}"})
         _share(group, time.perf_counter() - started)
-        if group[0].at < self.examples:
+        if group[0].at < self.examples and not group[0].is_spent:
             return
         found = [run.evaluate() for run in group]
         known = [value for value in found if value is not None]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import devicemodels
 from devicemodels.errors import InputError, closest
+from mcatrain import energy
 from mcatrain.clock import SECONDS_PER_EXAMPLE
 from mcatrain.periphery import Periphery, preset
 from mcatrain.run import defaults, values
@@ -107,6 +108,19 @@ class Options:
     """CPU threads of a run; it repeats bit for bit at the same number."""
     checkpoint_every: float = 30.0
     """Seconds between checkpoints within an epoch."""
+    budget: Literal["examples", "pulses", "energy"] = "examples"
+    """What --budget-amount limits; training ends at the step that spends it, or after --epochs.
+    The schedule of the learning rate stays that of --epochs."""
+    budget_amount: float | None = None
+    """Training examples, device pulses (SET and RESET), or energy [J]; default no limit."""
+    energy_model: str = "nandakumar2020"
+    """Energies and times of operations: a name, or a FILE.toml ('mcatrain energy' prints it)."""
+    wear: bool = False
+    """Count the pulses of every device: 8 bytes a device more."""
+    endurance: float | None = None
+    """Pulses that a device stands: tell the share of devices above (needs --wear)."""
+    pulse_log: bool = False
+    """Write every pulse to OUT/pulses/*.parquet; it can be replayed."""
     sample: int = 0
     """lstm: characters to write with the trained model, into sample.txt."""
 
@@ -123,6 +137,7 @@ class Options:
                 object.__setattr__(self, name, getattr(own, name))
         self._check_numbers()
         self._check_task()
+        self._check_accounts()
         for name in ("hidden_layers", "array_limit", "devices", "layer_beta", "changes"):
             getattr(self, name)  # raises for what cannot be read
         self.converters("mca")
@@ -150,6 +165,19 @@ class Options:
             value = getattr(self, name)
             if self.task != "lstm" and value != Options.__dataclass_fields__[name].default:
                 raise InputError(f"{flag(name)} {value}: only task lstm {what}; leave it out")
+
+    def _check_accounts(self) -> None:
+        energy.load(self.energy_model)
+        amount = self.budget_amount
+        if amount is None and self.budget != "examples":
+            unit = {"pulses": "how many device pulses", "energy": "how many joules"}[self.budget]
+            raise InputError(f"--budget {self.budget}: say {unit} with --budget-amount")
+        if amount is not None and not 0 < amount < math.inf:
+            raise InputError(f"--budget-amount {amount}: give a positive number")
+        if self.endurance is not None and not 0 < self.endurance < math.inf:
+            raise InputError(f"--endurance {self.endurance}: give a positive number of pulses")
+        if self.endurance is not None and not self.wear:
+            raise InputError("--endurance: who had how many pulses is known with --wear: add it")
 
     def _check_numbers(self) -> None:
         lowest = {"epochs": 1, "batch_size": 1, "refresh_every": 0, "pulse_length": 1, "threads": 1}

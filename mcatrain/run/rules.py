@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from devicemodels.errors import InputError, closest
+from devicemodels.wear import track_wear
 from mcatrain.nn.convert import convert
 from mcatrain.optim.mca import MCA
 from mcatrain.optim.rpu import RPU
@@ -58,6 +59,8 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
         overrides={layer: {"devices_per_weight": n} for layer, n in number.items()},
         seconds_per_example=config.seconds_per_example,
     )
+    if config.wear:
+        track_wear(model)
     if config.rule == "mca":
         return model, MCA(
             model,

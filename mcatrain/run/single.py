@@ -16,7 +16,9 @@ from torch import Tensor, nn
 import mcatrain
 from devicemodels.errors import InputError
 from devicemodels.state import derive_seed
-from mcatrain.run import checkpoint
+from mcatrain.pulselog import PulseLog
+from mcatrain.run import accounts, checkpoint
+from mcatrain.run.accounts import Accounts
 from mcatrain.run.config import TrainConfig
 from mcatrain.run.folder import Metrics, write_json
 from mcatrain.run.summary import counts, histograms, remarks
@@ -42,11 +44,18 @@ class Run:
     ) -> None:
         self.config, self.task, self.folder, self.command = config, task, folder, command
         self.model, self.optimizer = model, optimizer
-        start = {"epoch": 0, "at": 0, "step": 0, "loss_sum": 0.0, "seconds": 0.0, "evaluations": 0}
+        start: dict[str, Any] = {"epoch": 0, "at": 0, "step": 0, "loss_sum": 0.0, "seconds": 0.0}
+        start |= {"evaluations": 0, "work": {}}
         progress = checkpoint.load(folder, model, optimizer, start.keys(), task) or start
+        checkpoint.remove_others(folder, progress)  # what a kill kept `save` from removing
         self.epoch, self.at, self.step = (int(progress[key]) for key in ("epoch", "at", "step"))
         self.loss_sum, self.seconds = float(progress["loss_sum"]), float(progress["seconds"])
         self.metrics = Metrics(folder, int(progress["evaluations"]))
+        self.ledger = Metrics(folder, int(progress["evaluations"]), "ledger.jsonl")
+        self.accounts = Accounts(config, model, dict(progress["work"]))
+        self.log = PulseLog(model, folder / "pulses") if config.pulse_log else None
+        if self.log:
+            self.log.cut(self.step)
         self.torch_state: Tensor | None = None
 
     @property
@@ -61,8 +70,14 @@ class Run:
 
     @property
     def is_trained(self) -> bool:
-        """Whether all epochs are done."""
-        return self.epoch >= self.config.epochs
+        """Whether all epochs are done, or the budget is spent and what it bought was evaluated."""
+        evaluated = bool(self.metrics.rows) and self.metrics.rows[-1]["step"] == self.step
+        return self.epoch >= self.config.epochs or (evaluated and self.is_spent)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the budget is, if there is one; it buys at least one step."""
+        return self.step > 0 and self.accounts.used_up(self.seen, self.step)
 
     def save(self) -> None:
         """Write a checkpoint of this instant."""
@@ -73,7 +88,10 @@ class Run:
             "loss_sum": self.loss_sum,
             "seconds": self.seconds,
             "evaluations": len(self.metrics.rows),
+            "work": self.accounts.work,
         }
+        if self.log:
+            self.log.flush()
         if self.torch_state is not None:
             torch.set_rng_state(self.torch_state)
         checkpoint.save(self.folder, self.model, self.optimizer, progress, self.task)
@@ -89,8 +107,10 @@ class Run:
             self.task.restore(held)
         self.model.train()
 
-    def set_rate(self) -> None:
-        """Give the optimizer the learning rate of the step that comes."""
+    def begin_step(self) -> None:
+        """Give the optimizer the learning rate of the step that comes, and the log its number."""
+        if self.log:
+            self.log.begin(self.step + 1)
         rate = self.config.learning_rate * self._lr_factor()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -115,6 +135,7 @@ class Run:
 
     def count(self, loss: float, examples: int) -> None:
         """Take in what a step did: its mean loss, over so many examples."""
+        self.accounts.first_step(examples)
         self.loss_sum += loss * examples
         self.at += examples
         self.step += 1
@@ -125,7 +146,7 @@ class Run:
         return (pulses["set_pulses"] + pulses["reset_pulses"]) / max(self.seen, 1)
 
     def evaluate(self) -> float | None:
-        """Close an epoch: evaluate on streams of chance of its own, log, checkpoint.
+        """Close an epoch, or a budget: evaluate on streams of chance of its own, log, checkpoint.
 
         Returns the task's metric.
         """
@@ -134,17 +155,26 @@ class Run:
         self.show()
         # JSON knows no infinity: what has overflowed is written as null.
         measured = {key: value if math.isfinite(value) else None for key, value in found.items()}
-        self.epoch += 1
+        ended = self.at >= self.task.examples
+        work = self.accounts.counts(self.seen, self.step)
         row = {
             "step": self.step,
-            "epoch": self.epoch,
+            "epoch": self.epoch + (1 if ended else self.at / self.task.examples),
             "seconds": self.seconds,
             "train_loss": self.loss_sum / self.at,
             **measured,
             **counts(self.model),
         }
-        self.at, self.loss_sum = 0, 0.0
+        spent = {
+            "step": self.step,
+            "epoch": row["epoch"],
+            "energy": sum(self.accounts.energy_parts(work).values()),
+            **work,
+        }
+        if ended:
+            self.epoch, self.at, self.loss_sum = self.epoch + 1, 0, 0.0
         self.metrics.append(row)
+        self.ledger.append(spent)
         self.save()
         return measured[self.task.metric]
 
@@ -178,7 +208,8 @@ class Run:
             "metrics": measured,
             **counts(self.model),
             "seconds": self.seconds,
-            "examples": self.task.examples * config.epochs,
+            "examples": self.seen,
+            **self.accounts.result(self.seen, self.step, last["epoch"]),
             "remarks": remarks(self.model, metric, course, config.refresh_every),
             "command": shlex.join(["mcatrain", *self.command[1:]]),
             "versions": {
@@ -187,6 +218,8 @@ class Run:
                 "python": platform.python_version(),
             },
         }
+        if worn := accounts.wear(self.model, config.endurance):
+            result["ledger"]["wear"] = {"endurance": config.endurance, "layers": worn}
         write_json(self.folder / "histograms.json", histograms(self.model))
         write_json(self.folder / "result.json", result)
         return result

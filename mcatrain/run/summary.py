@@ -39,7 +39,10 @@ def histograms(model: nn.Module) -> dict[str, Any]:
     for name, tile in tiles(model).items():
         values = tile.synapse.conductances(tile.now_s)
         values |= {"weight": tile.synapse.weights(tile.now_s), "chi": tile.chi.detach()}
-        layer = _layer(name)
+        synapse: Any = tile.synapse
+        if (wear := getattr(synapse, "array", synapse).devices.wear) is not None:
+            values |= {"set": wear.set_pulses, "reset": wear.reset_pulses}
+        layer = layer_of(name)
         pulse[layer] = tile.synapse.granularity
         for key, value in values.items():
             parts.setdefault(layer, {}).setdefault(key, []).append(value.reshape(-1))
@@ -56,7 +59,7 @@ def histograms(model: nn.Module) -> dict[str, Any]:
     return {"layers": layers, "pulse": pulse}
 
 
-def _layer(tile: str) -> str:
+def layer_of(tile: str) -> str:
     """Return the layer that a tile belongs to: 'conv1.tile.tiles.3' is of conv1."""
     whole = re.sub(r"\.tiles\.\d+$", "", tile)
     return whole.removesuffix(".tile").replace(".arrays.", " ")

@@ -125,14 +125,15 @@ def tensors() -> Callable[[Path], dict[str, Tensor]]:
 
 
 @pytest.fixture
-def same(tensors: Callable[[Path], dict[str, Tensor]]) -> Callable[[Path, Path], bool]:
+def same(tensors: Callable[[Path], dict[str, Tensor]]) -> Callable[..., bool]:
     """Return a function: did two finished runs compute the same, bit for bit?
 
     Metrics but for the seconds they took; the optimizer's groups and state; every tensor
-    (weights, conductances, pulse counts, random states); the result's counts.
+    (weights, conductances, pulse counts, random states); the result's counts. With
+    ``evaluated=False``, but for how often arrays were read in evaluation.
     """
 
-    def outcome(folder: Path) -> dict[str, Any]:
+    def outcome(folder: Path, evaluated: bool) -> dict[str, Any]:
         result = json.loads((folder / "result.json").read_text())
         saved = json.loads((folder / "checkpoint.json").read_text())
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -140,12 +141,22 @@ def same(tensors: Callable[[Path], dict[str, Tensor]]) -> Callable[[Path, Path],
             timed.pop("seconds")
         del result["command"]
         histograms = json.loads((folder / "histograms.json").read_text())
+        rows += map(json.loads, (folder / "ledger.jsonl").read_text().splitlines())
+        if not evaluated:
+            kept = [*rows, result["ledger"]["total"], *result["ledger"]["layers"].values()]
+            for counted in kept:
+                for name in [name for name in counted if name.startswith("evaluation_")]:
+                    del counted[name]
         return {"rows": rows, "result": result, "saved": saved, "histograms": histograms}
 
-    def compare(one: Path, two: Path) -> bool:
+    def compare(one: Path, two: Path, *, evaluated: bool = True) -> bool:
         a, b = tensors(one), tensors(two)
+        if not evaluated:
+            for key, value in [*a.items(), *b.items()]:
+                if key.endswith(".ledger"):
+                    value[4:8] = 0
         return (
-            outcome(one) == outcome(two)
+            outcome(one, evaluated) == outcome(two, evaluated)
             and a.keys() == b.keys()
             and all(a[key].dtype == b[key].dtype and torch.equal(a[key], b[key]) for key in a)
         )

@@ -134,7 +134,7 @@ def test_out_is_required(refused: Callable[..., str]) -> None:
 
 def test_commands_are_checked(refused: Callable[..., str]) -> None:
     assert "'train'" in refused("trian")
-    assert "known: compare, devices, evaluate, fit, report, train" in refused("xyz")
+    assert "known: compare, devices, energy, evaluate, fit, report, train" in refused("xyz")
     assert "--out" in refused("--out", "x")
 
 
@@ -467,7 +467,7 @@ def test_options_of_rpu(change: dict[str, Any], run: Callable[..., Path]) -> Non
 
 
 def test_sequential_is_nothing_for_single_examples(
-    run: Callable[..., Path], same: Callable[[Path, Path], bool]
+    run: Callable[..., Path], same: Callable[..., bool]
 ) -> None:
     """One example has no order, and exact devices see only the sum of pulses."""
     options = {"rule": "rpu", "device_model": "ideal", "lr": 0.05}

@@ -89,7 +89,7 @@ def test_a_run_in_a_comparison_is_the_run_alone(
     single: dict[str, Any],
     compare: Callable[..., str],
     run: Callable[..., Path],
-    same: Callable[[Path, Path], bool],
+    same: Callable[..., bool],
 ) -> None:
     """--lr is for all, --rpu-lr for RPU; --device-model for a bare rule, @ for that rule."""
     compare("all", rules=rule, seeds="2", lr=0.3, rpu_lr=0.02)

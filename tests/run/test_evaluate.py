@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,19 @@ def test_float32_weights_are_programmed(run: Run, command: Command, no_report: N
     assert body["device"] is None
     assert {e["programming"] for e in body["entries"]} == {"open-loop"}
     assert all(e["sd"] is None for e in body["entries"])
+
+
+def test_accounts_of_a_run_are_no_matter(run: Run, command: Command, no_report: None) -> None:
+    """Wear is part of its state; its energy model may be gone; what a kill left stays there."""
+    shipped = resources.files("mcatrain") / "parameters" / "nandakumar2020.toml"
+    costs = Path("costs.toml")
+    costs.write_text(shipped.read_text(encoding="utf-8"), encoding="utf-8")
+    folder = run("x", wear=True, energy_model="./costs.toml")
+    costs.unlink()
+    (folder / "checkpoint-1-0.safetensors").write_bytes(b"")
+    before = files(folder)
+    assert command("evaluate", "x", "--times", "1h", "--chips", "1")[0] == 0
+    assert files(folder) == before
 
 
 def test_rpu_on_step_devices_is_evaluated_too(run: Run, command: Command, no_report: None) -> None:

@@ -48,6 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
     "mca-digital-bias": {**BUSY, "bias": "digital"},
     "mca-split": {**BUSY, "array_size": "5x30"},
     "mca-several-devices": {**BUSY, "devices_per_weight": "3"},
+    "mca-wear": {**BUSY, "wear": True, "endurance": 2},
     "mca-momentum": {**BUSY, "base_optimizer": "momentum", "lr": 0.1},
     "mca-adam": {"rule": "mca", "base_optimizer": "adam", "lr": 0.01},
     "mca-step-device": {"rule": "mca", **STEP_DEVICE},
@@ -129,8 +130,10 @@ def test_chips_share_no_random_numbers(
 
     real = together._matvec
 
-    def shared(x: Any, weights: Any, variances: Any, c: Any, chances: Any, convert: Any) -> Tensor:
-        return real(x, weights, variances, c, [chances[0]] * len(chances), convert)
+    def shared(
+        x: Any, weights: Any, variances: Any, c: Any, chances: Any, convert: Any, reads: Any
+    ) -> Tensor:
+        return real(x, weights, variances, c, [chances[0]] * len(chances), convert, reads)
 
     monkeypatch.setattr(together, "_matvec", shared)
     chips("shared", **BUSY)
@@ -237,6 +240,18 @@ def test_other_tasks_go_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> 
         train_chips(TrainConfig(out="out", **options), COMMAND)
     assert made == [1, 1]
     assert not lockstep.serves(TrainConfig(out="out", **options))
+
+
+@pytest.mark.parametrize(
+    "options", [{"budget": "pulses", "budget_amount": 150}, {"pulse_log": True}], ids=["end", "log"]
+)
+def test_what_has_its_own_end_or_noise_goes_alone(
+    options: dict[str, Any], same: Same, steps: list[int]
+) -> None:
+    chips("out", **BUSY, **options)
+    assert steps == []
+    for chip in range(3):
+        assert same(Path(f"out/chips/{chip}"), alone(f"alone{chip}", chip, **BUSY, **options)), chip
 
 
 def test_memory_of_chips_is_aligned() -> None:
