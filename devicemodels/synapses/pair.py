@@ -82,14 +82,17 @@ class DifferentialPair(Synapse):
         self.register_buffer("due_s", torch.full((blocks,), _NOW, dtype=torch.float64))
         self.read_at_s, self.ahead_s = _NOW, 0.0
         self._due_first_s = _NOW
+        #: Pairs that may read as saturated, as of the last look; None: never looked.
         self._high: Tensor | None = None
-        self._pulsed: list[Tensor] = []
+        #: Those pulsed since then; None: too many to tell.
+        self._pulsed: list[Tensor] | None = []
+        self._held = 0
         self.register_load_state_dict_post_hook(lambda pair, _: pair._look_anew())
 
     def _look_anew(self) -> None:
         """Find out what is known of the devices without looking at all of them."""
         self._due_first_s = float(self.due_s.min())
-        self._high, self._pulsed = None, []
+        self._high, self._pulsed, self._held = None, [], 0
 
     @property
     def granularity(self) -> float:
@@ -132,20 +135,26 @@ class DifferentialPair(Synapse):
             self._were_pulsed(index, now_s)
 
     def _were_pulsed(self, index: Tensor, now_s: float) -> None:
-        self._pulsed.append(index)
+        if self._high is not None and self._pulsed is not None:
+            self._pulsed.append(index)
+            self._held += index.numel()
+            if self._held > self.size // 8:  # a look at all costs no more
+                self._pulsed = None
         # What was pulsed does not drift before T0.
         self._due_first_s = min(self._due_first_s, now_s + self.devices.physics.t0_s)
 
     def _bring_up_to_date(self, now_s: float) -> None:
         if now_s < self.read_at_s:  # an earlier time than what is known
-            self.due_s.fill_(_NOW)
-            self._due_first_s = _NOW
+            self._forget_reads()
         if self._due_first_s < now_s:
             self._read(now_s)
             self.read_at_s = now_s
 
     def read_exactly(self) -> None:
         self.drift_tolerance = 0.0
+        self._forget_reads()
+
+    def _forget_reads(self) -> None:
         self.due_s.fill_(_NOW)
         self._due_first_s = _NOW
 
@@ -177,7 +186,7 @@ class DifferentialPair(Synapse):
     def _as_new(self, now_s: float) -> None:
         self.devices.pulses.fill_(int(self.pair.initial_pulses))
         self.devices.programmed_at_s.fill_(now_s)
-        self.due_s.fill_(_NOW)
+        self._forget_reads()
         self._look_anew()
 
     def refresh(self, now_s: float) -> int:
@@ -229,12 +238,12 @@ class DifferentialPair(Synapse):
         was pulsed has changed.
         """
         g, high = self.devices.conductance_us, self._high
-        if high is None or high.device != g.device or sum(map(len, self._pulsed)) > self.size // 8:
+        if high is None or high.device != g.device or self._pulsed is None:
             high = kernels.high_pairs(g, least_us)
         elif self._pulsed:
             index = torch.cat([high, *self._pulsed]).unique()
             high = index[torch.maximum(g[index], g[index + self.size]) > least_us]
-        self._high, self._pulsed = high, []
+        self._high, self._pulsed, self._held = high, [], 0
         return high
 
     def saturated(self, now_s: float) -> tuple[int, int]:

@@ -411,3 +411,19 @@ def test_what_may_be_saturated_is_known_without_looking_at_all() -> None:
     assert refreshed >= 5
     assert found > 500
     assert known > 50
+
+
+def test_pulses_between_refreshes_are_not_kept_without_end() -> None:
+    """Without a refresh nobody asks for them; with one, no more are held than pay."""
+    synapse, g = build((20, 30), seed=4), torch.Generator().manual_seed(1)
+    synapse.fabricate()
+    for k in range(50):
+        synapse.pulse(random_events(600, g, part=0.05), float(k))
+    assert synapse._pulsed == []
+    synapse.refresh(50.0)
+    held = []
+    for k in range(50, 100):
+        synapse.pulse(random_events(600, g, part=0.05), float(k))
+        held.append(sum(map(len, synapse._pulsed or [])))
+    assert 0 < max(held) <= 600 // 8
+    assert held[-1] == 0
