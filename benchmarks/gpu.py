@@ -233,7 +233,7 @@ def mlp_steps(s: Sizes) -> dict[str, dict[str, float]]:
         model: nn.Module = network()
         if periphery is None:
             model = model.to(s.device)
-            optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+            optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         else:
             model = mcatrain.convert(model, "nandakumar2018", periphery=periphery, beta="7sd")
             model = model.to(s.device)

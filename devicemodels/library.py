@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Callable
 from dataclasses import fields
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 from devicemodels.devices.pcm import NONIDEALITIES
 from devicemodels.errors import InputError, closest, reject_unknown
 from devicemodels.model import DEVICE_TYPES, DeviceModel
+from devicemodels.parameter_files import read_file, read_table, shipped
 from devicemodels.posterior import posterior_of
 from devicemodels.quantities import STATUSES, Parameters, Quantity, is_number, nested
 from devicemodels.synapses.pair import PairParameters
@@ -25,8 +24,7 @@ _ENTRY = ("unit", "range", "status", "source")
 
 def available() -> list[str]:
     """Return the names of the parameter files that ship with the package."""
-    folder = resources.files("devicemodels") / "parameters"
-    return sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".toml"))
+    return shipped("devicemodels")
 
 
 def load(name: str | Path) -> DeviceModel:
@@ -35,18 +33,8 @@ def load(name: str | Path) -> DeviceModel:
     Raises InputError, naming file, key and remedy, for an unknown name or key, a missing unit,
     an impossible value.
     """
-    text = str(name)
-    if text.endswith(".toml") or "/" in text:
-        path = Path(text)
-        try:
-            return parse(path.read_text(encoding="utf-8"), path.stem, text, path.parent)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not a text file"
-            raise InputError(f"{text}: cannot read the device model: {reason}") from None
-    if text not in available():
-        raise InputError(f"no device model {text!r}: {closest(text, available())}; or a FILE.toml")
-    source = resources.files("devicemodels") / "parameters" / f"{text}.toml"
-    return parse(source.read_text(encoding="utf-8"), text, f"{text}.toml")
+    file = read_file(name, "devicemodels", "device model")
+    return parse(file.text, file.name, file.where, file.folder)
 
 
 def parse(text: str, name: str, where: str, folder: Path = Path()) -> DeviceModel:
@@ -54,13 +42,7 @@ def parse(text: str, name: str, where: str, folder: Path = Path()) -> DeviceMode
 
     folder: where its posterior lies, if it names one.
     """
-    try:
-        table = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also numbers and nesting beyond Python's limits
-        raise InputError(f"{where}: not valid TOML: {error}") from None
-    for key in _HEADER:
-        if not isinstance(table.get(key), str) or not table[key].strip():
-            raise InputError(f'{where}: {key} is missing: add a line {key} = "..."')
+    table = read_table(text, _HEADER, where)
     kind = table["device_type"]
     if kind not in DEVICE_TYPES:
         raise InputError(f"{where}: device_type {kind!r} is unknown: {closest(kind, DEVICE_TYPES)}")

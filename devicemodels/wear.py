@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +38,12 @@ class DeviceArray(StateModule):
     def __init__(self) -> None:
         super().__init__()
         self.wear = None
+
+
+def wear_of(synapse: Any) -> Wear | None:
+    """Return the wear of a synapse's devices, None where it is not tracked."""
+    devices = getattr(synapse, "array", synapse).devices
+    return devices.wear if isinstance(devices, DeviceArray) else None
 
 
 def track_wear(model: nn.Module) -> None:

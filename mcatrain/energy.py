@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
-from devicemodels.errors import InputError, closest, reject_unknown
+from devicemodels.errors import reject_unknown
 from devicemodels.library import read_section
+from devicemodels.parameter_files import read_file, read_table, shipped
 from devicemodels.quantities import Parameters, Quantity, quantity
-from mcatrain.ledger import Counts
+from mcatrain.ledger import Counts, total
 
 _HEADER = ("title", "publication", "note")
 #: Parts of a training's energy, in the order in which they are shown.
@@ -138,8 +135,7 @@ _WAYS = ("forward", "backward", "update")
 
 def available() -> list[str]:
     """Return the names of the energy models that ship with the package."""
-    folder = resources.files("mcatrain") / "parameters"
-    return sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".toml"))
+    return shipped("mcatrain")
 
 
 def load(name: str) -> EnergyModel:
@@ -147,31 +143,14 @@ def load(name: str) -> EnergyModel:
 
     Raises InputError, naming file, key and remedy, for what is missing, unknown or impossible.
     """
-    if name.endswith(".toml") or "/" in name:
-        try:
-            return _parse(Path(name).read_text(encoding="utf-8"), Path(name).stem, name)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not a text file"
-            raise InputError(f"{name}: cannot read the energy model: {reason}") from None
-    if name not in available():
-        raise InputError(f"no energy model {name!r}: {closest(name, available())}; or a FILE.toml")
-    source = resources.files("mcatrain") / "parameters" / f"{name}.toml"
-    return _parse(source.read_text(encoding="utf-8"), name, f"{name}.toml")
-
-
-def _parse(text: str, name: str, where: str) -> EnergyModel:
-    try:
-        table: dict[str, Any] = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not valid TOML: {error}") from None
-    for key in _HEADER:
-        if not isinstance(table.get(key), str) or not table[key].strip():
-            raise InputError(f'{where}: {key} is missing: add a line {key} = "..."')
+    file = read_file(name, "mcatrain", "energy model")
+    where = file.where
+    table = read_table(file.text, _HEADER, where)
     reject_unknown(table, (*_HEADER, "operations"), where, "section")
     built, found = read_section(table.get("operations"), Operations, "operations", where)
     assert isinstance(built, Operations)
     about = {key: table[key] for key in _HEADER}
-    return EnergyModel(name=name, **about, operations=built, quantities=tuple(found))
+    return EnergyModel(name=file.name, **about, operations=built, quantities=tuple(found))
 
 
 def mlp_image(widths: tuple[int, ...], pulses: int, examples: int, refresh_every: int) -> Counts:
@@ -180,24 +159,21 @@ def mlp_image(widths: tuple[int, ...], pulses: int, examples: int, refresh_every
     The counts that a ledger would have for layers of these widths with biases, ``pulses`` SET
     pulses in all and no pair to rewrite; the paper's network is (784, 250, 10).
     """
-    found: dict[str, int] = {}
-
-    def add(**parts: int) -> None:
-        for name, value in parts.items():
-            found[name] = found.get(name, 0) + value
-
+    layers: list[Counts] = []
     for k, (fan_in, out) in enumerate(pairwise(widths)):
         inputs, back = fan_in + 1, int(k > 0)  # the data needs no gradient
         weights, n = (fan_in + 1) * out, examples
-        add(
-            weights=weights, devices=2 * weights, set_pulses=0,
-            reset_pulses=0, refreshes=0, refresh_set_pulses=0,
-            refresh_checks=2 * weights * (n // refresh_every if refresh_every else 0),
-            forward_reads=n, forward_dac=n * inputs, forward_adc=n * out,
-            forward_device_reads=2 * n * weights, forward_macs=n * weights,
-            backward_reads=n * back, backward_dac=n * back * out, backward_adc=n * back * inputs,
-            backward_device_reads=2 * n * back * weights, backward_macs=n * back * weights,
-            update_macs=n * weights, chi_accumulations=n * weights, slots=0, line_slots=0,
-            weight_accesses=(3 + back) * n * weights,
-        )  # fmt: skip
-    return found | {"set_pulses": pulses}
+        layers.append({
+            "weights": weights, "devices": 2 * weights, "set_pulses": 0,
+            "reset_pulses": 0, "refreshes": 0, "refresh_set_pulses": 0,
+            "refresh_checks": 2 * weights * (n // refresh_every if refresh_every else 0),
+            "forward_reads": n, "forward_dac": n * inputs, "forward_adc": n * out,
+            "forward_device_reads": 2 * n * weights, "forward_macs": n * weights,
+            "backward_reads": n * back, "backward_dac": n * back * out,
+            "backward_adc": n * back * inputs,
+            "backward_device_reads": 2 * n * back * weights, "backward_macs": n * back * weights,
+            "update_macs": n * weights, "chi_accumulations": n * weights, "slots": 0,
+            "line_slots": 0,
+            "weight_accesses": (3 + back) * n * weights,
+        })  # fmt: skip
+    return total(layers) | {"set_pulses": pulses}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -195,6 +197,15 @@ class Tile(StateModule):
         else:
             self.ledger.restore(saved)
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+@contextmanager
+def apart(model: nn.Module, purpose: str) -> Iterator[None]:
+    """Draw from streams of this purpose, and leave those of the model's tiles where they were."""
+    with ExitStack() as streams:
+        for tile in tiles(model).values():
+            streams.enter_context(tile.chance.fork(purpose))
+        yield
 
 
 def tiles(model: nn.Module) -> dict[str, Tile]:

@@ -82,11 +82,9 @@ class SeveralDevices(Synapse):
 
     def read_variance(self, now_s: float) -> Tensor | None:
         variance = self.array.read_variance(now_s)
-        return (
-            None
-            if variance is None
-            else (self._each(variance).float().sum(0).div_(self.number**2).to(variance.dtype))
-        )
+        if variance is None:
+            return None
+        return self._each(variance).float().sum(0).div_(self.number**2).to(variance.dtype)
 
     def program(self, weights: Tensor, now_s: float) -> None:
         self.array.program(weights.repeat(self.number, 1), now_s)

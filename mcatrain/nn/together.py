@@ -5,7 +5,6 @@ Each chip computes, draws and collects what it would alone, bit for bit.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from devicemodels.state import Chance
+from mcatrain import kernels
 from mcatrain.kernels.cpu.together import Converter, Matrices
 from mcatrain.ledger import Reads
 from mcatrain.nn.linear import AnalogLinear
@@ -53,9 +53,8 @@ class LinearTogether:
 
     @property
     def is_finite(self) -> bool:
-        """Whether the factors of the last gradient are, of every chip; rarely False if they are."""
-        # A sum is finite whenever all entries are, but for an overflow.
-        return math.isfinite(self._last.x.all.sum().item() + self._last.d.all.sum().item())
+        """Whether the factors of the last gradient are, of every chip."""
+        return kernels.is_finite(self._last.x.all) and kernels.is_finite(self._last.d.all)
 
 
 class _Batch:
@@ -91,9 +90,8 @@ class _Batch:
         self.weights: list[Tensor] = []
         self.variances: list[Tensor] = []
         for tile in self.arrays:
-            now_s, synapse = tile.now_s, tile.synapse
-            self.weights.append(synapse.weights(now_s))
-            variance = synapse.read_variance(now_s)
+            weights, variance = tile.synapse.read(tile.now_s)
+            self.weights.append(weights)
             if variance is not None:
                 self.variances.append(variance)
 
@@ -155,13 +153,11 @@ def _matvec(
     for own in reads:
         own.vectors += n
     outputs = convert.y.shape[1]
-    stochastic_in = c.input_bits and c.input_rounding == "stochastic"
-    stochastic_out = c.output_bits and c.output_rounding == "stochastic"
     # Every chip draws these in the same order as alone: one stream does not see the others.
-    dither = [chance.uniform(n, inputs) for chance in chances] if stochastic_in else None
+    dither = [chance.uniform(n, inputs) for chance in chances] if c.dithers[0] else None
     noisy = variances or c.output_noise > 0
     normals = [chance.normal(n, outputs) for chance in chances] if noisy else None
-    output_dither = [chance.uniform(n, outputs) for chance in chances] if stochastic_out else None
+    output_dither = [chance.uniform(n, outputs) for chance in chances] if c.dithers[1] else None
     clipped = convert(x, weights, variances or None, c, dither, normals, output_dither)
     if clipped and c.bound_management:
         for k in clipped:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from devicemodels.wear import wear_of
 from mcatrain import energy, ledger
 from mcatrain.ledger import Counts, total
 from mcatrain.run.config import TrainConfig
@@ -175,8 +176,7 @@ def worn(model: nn.Module) -> list[tuple[str, Tensor]]:
     """Return (layer, pulses of each device, SET and RESET) of the tiles that track wear."""
     found = []
     for name, tile in tiles(model).items():
-        synapse: Any = tile.synapse
-        kept = getattr(synapse, "array", synapse).devices.wear
+        kept = wear_of(tile.synapse)
         if kept is not None:
             found.append((layer_of(name), kept.set_pulses + kept.reset_pulses))
     return found

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-import platform
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
@@ -24,8 +22,9 @@ from mcatrain.compensation import Calibration, recalibrate_batchnorm
 from mcatrain.nn.convert import convert, unconvert
 from mcatrain.run.evaluate_options import OWN, WRITE_VERIFY, EvaluateConfig
 from mcatrain.run.folder import write_json
+from mcatrain.run.summary import versions
 from mcatrain.run.trained import Trained, load_trained
-from mcatrain.tile import tiles
+from mcatrain.tile import apart, tiles
 
 #: Of write-verify where nothing is said.
 _TOLERANCE_US, _MOST_WRITES = 0.5, 10
@@ -57,11 +56,7 @@ def evaluate(config: EvaluateConfig, command: list[str]) -> dict[str, Any]:
         "programming": programming,
         "options": asdict(config),
         "command": shlex.join(["mcatrain", *command[1:]]),
-        "versions": {
-            "mcatrain": mcatrain.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }
     write_json(folder / "evaluation.json", body)
     return body
@@ -105,17 +100,17 @@ class _Place:
         clock = arrays[0].clock
         start_s = clock.now_s
         try:
-            with _apart(model, f"{self.way}, chip {chip}, reference"):
+            with apart(model, f"{self.way}, chip {chip}, reference"):
                 calibration = Calibration(model)
             for time_s in config.seconds:
                 clock.now_s = start_s + time_s
                 at = f"{self.way}, chip {chip}, {time_s} s"
-                with _apart(model, f"{at}, calibration"):
+                with apart(model, f"{at}, calibration"):
                     factors = calibration.factors()
                 for kind in config.compensations:
                     calibration.use(factors.get(kind))
                     # The same random numbers for every compensation: they differ by it alone.
-                    with _apart(model, at):
+                    with apart(model, at):
                         if config.recalibrate_batchnorm:
                             _recalibrate(model, lambda: run.task.feed(model))
                         value = run.task.evaluate(model)[run.task.metric]
@@ -180,15 +175,6 @@ def _recalibrate(model: nn.Module, feed: Callable[[], object]) -> None:
         recalibrate_batchnorm(model, feed)
     except InputError as error:
         raise InputError(f"--recalibrate-batchnorm: {error}: leave it out") from None
-
-
-@contextmanager
-def _apart(model: nn.Module, purpose: str) -> Iterator[None]:
-    """Draw from streams of this purpose, and leave those of the model where they were."""
-    with ExitStack() as streams:
-        for tile in tiles(model).values():
-            streams.enter_context(tile.chance.fork(purpose))
-        yield
 
 
 def _statistics(measured: list[float | None]) -> dict[str, float | None]:

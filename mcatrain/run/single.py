@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import platform
 import shlex
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import mcatrain
 from devicemodels.errors import InputError
 from devicemodels.state import derive_seed
 from mcatrain.pulselog import PulseLog
@@ -21,9 +19,9 @@ from mcatrain.run import accounts, checkpoint
 from mcatrain.run.accounts import Accounts
 from mcatrain.run.config import TrainConfig
 from mcatrain.run.folder import Metrics, write_json
-from mcatrain.run.summary import counts, histograms, remarks
+from mcatrain.run.summary import counts, histograms, remarks, versions
 from mcatrain.tasks import Task
-from mcatrain.tile import tiles
+from mcatrain.tile import apart
 
 
 class Run:
@@ -187,9 +185,7 @@ class Run:
     def _apart(self, purpose: str) -> Iterator[None]:
         """Look at the model without shifting the random numbers of training."""
         self.model.eval()
-        with ExitStack() as streams:
-            for tile in tiles(self.model).values():
-                streams.enter_context(tile.chance.fork(f"{purpose} at step {self.step}"))
+        with apart(self.model, f"{purpose} at step {self.step}"):
             yield
 
     def result(self) -> dict[str, Any]:
@@ -212,11 +208,7 @@ class Run:
             **self.accounts.result(self.seen, self.step, last["epoch"]),
             "remarks": remarks(self.model, metric, course, config.refresh_every),
             "command": shlex.join(["mcatrain", *self.command[1:]]),
-            "versions": {
-                "mcatrain": mcatrain.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
+            "versions": versions(),
         }
         if worn := accounts.wear(self.model, config.endurance):
             result["ledger"]["wear"] = {"endurance": config.endurance, "layers": worn}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import mcatrain
+from devicemodels.wear import wear_of
 from mcatrain.tile import tiles
 
 _BINS = 80
@@ -19,6 +22,15 @@ _COLLAPSE = 0.2
 _POOR = 0.4
 #: ... and one whose bits per character or Fréchet distance end at this many times its best.
 _WORSE = 1.5
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes a run."""
+    return {
+        "mcatrain": mcatrain.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def counts(model: nn.Module) -> dict[str, int]:
@@ -39,8 +51,7 @@ def histograms(model: nn.Module) -> dict[str, Any]:
     for name, tile in tiles(model).items():
         values = tile.synapse.conductances(tile.now_s)
         values |= {"weight": tile.synapse.weights(tile.now_s), "chi": tile.chi.detach()}
-        synapse: Any = tile.synapse
-        if (wear := getattr(synapse, "array", synapse).devices.wear) is not None:
+        if (wear := wear_of(tile.synapse)) is not None:
             values |= {"set": wear.set_pulses, "reset": wear.reset_pulses}
         layer = layer_of(name)
         pulse[layer] = tile.synapse.granularity

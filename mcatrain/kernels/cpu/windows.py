@@ -12,73 +12,49 @@ from mcatrain.kernels.windows import Geometry
 
 
 @njit(cache=True)
-def _patches(
+def _move(
     images: Any, channels: int, high: int, wide: int, kernel: Any, stride: Any, dilation: Any,
-    rows: Any,
+    rows: Any, back: bool,
 ) -> None:  # fmt: skip
-    run = kernel[1] * channels
+    """Copy each patch into its row, or add (``back``) each row to its patch."""
+    # A kernel's line is one run of numbers in the image, or one a pixel if it is dilated.
+    runs = 1 if dilation[1] == 1 else kernel[1]
+    length = kernel[1] * channels // runs
     row = 0
     for image in range(images.shape[0]):
         for y in range(high):
             for x in range(wide):
-                out = rows[row]
-                row += 1
                 for k in range(kernel[0]):
                     line = images[image, y * stride[0] + k * dilation[0]]
-                    start = x * stride[1] * channels
-                    if dilation[1] == 1:
-                        to, given = out[k * run : (k + 1) * run], line[start : start + run]
-                        for j in range(run):
-                            to[j] = given[j]
-                        continue
-                    for i in range(kernel[1]):
-                        at = start + i * dilation[1] * channels
-                        for j in range(channels):
-                            out[k * run + i * channels + j] = line[at + j]
-
-
-@njit(cache=True)
-def _add_patches(
-    images: Any, channels: int, high: int, wide: int, kernel: Any, stride: Any, dilation: Any,
-    rows: Any,
-) -> None:  # fmt: skip
-    run = kernel[1] * channels
-    row = 0
-    for image in range(images.shape[0]):
-        for y in range(high):
-            for x in range(wide):
-                given = rows[row]
+                    for i in range(runs):
+                        at = (x * stride[1] + i * dilation[1]) * channels
+                        to = (k * runs + i) * length
+                        pixels, part = line[at : at + length], rows[row, to : to + length]
+                        if back:
+                            for j in range(length):
+                                pixels[j] += part[j]
+                        else:
+                            for j in range(length):
+                                part[j] = pixels[j]
                 row += 1
-                for k in range(kernel[0]):
-                    line = images[image, y * stride[0] + k * dilation[0]]
-                    start = x * stride[1] * channels
-                    if dilation[1] == 1:
-                        to, part = line[start : start + run], given[k * run : (k + 1) * run]
-                        for j in range(run):
-                            to[j] += part[j]
-                        continue
-                    for i in range(kernel[1]):
-                        at = start + i * dilation[1] * channels
-                        for j in range(channels):
-                            line[at + j] += given[k * run + i * channels + j]
 
 
-def _whole(images: Tensor, g: Geometry, rows: Tensor) -> Any:
-    """Return images, each line one run of numbers, the sizes that loops go by, and the rows."""
+def _whole(images: Tensor, g: Geometry, rows: Tensor, back: bool) -> Any:
+    """Return the arguments of `_move`: images, each line one run of numbers, sizes and rows."""
     n, height, width, channels = images.shape
     lines = images.view(n, height, width * channels).numpy()
     out = g.output(height, width)
-    return lines, channels, *out, g.kernel, g.stride, g.dilation, rows.numpy()
+    return lines, channels, *out, g.kernel, g.stride, g.dilation, rows.numpy(), back
 
 
 # A group of channels is no piece of an image: it goes the plain way.
 def patches(images: Tensor, g: Geometry, rows: Tensor) -> None:
     if not images.is_contiguous():
         return windows.patches(images, g, rows)
-    _patches(*_whole(images, g, rows))
+    _move(*_whole(images, g, rows, False))
 
 
 def add_patches(rows: Tensor, g: Geometry, images: Tensor) -> None:
     if not images.is_contiguous():
         return windows.add_patches(rows, g, images)
-    _add_patches(*_whole(images, g, rows))
+    _move(*_whole(images, g, rows, True))
