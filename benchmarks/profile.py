@@ -44,6 +44,7 @@ PARTS = (
 _ENTRIES: tuple[tuple[Any, str, str], ...] = (
     (mcatrain.kernels, "spend", _CHI),
     (mcatrain.kernels, "accumulate", _CHI),
+    (mcatrain.kernels, "descend", _CHI),
     (mcatrain.kernels, "coincidences", _STREAMS),
     (mcatrain.kernels, "coincidences_sum", _STREAMS),
     (mcatrain.MCA, "_spend", _GRADIENT),  # its own is the product of factors into chi

@@ -39,6 +39,11 @@ def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     return form(__name__, chi).spend(chi, epsilon)
 
 
+def descend(chi: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """See `reference.descend`."""
+    return form(__name__, chi).descend(chi, *rest)
+
+
 def accumulate(chi: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """See `reference.accumulate`."""
     return form(__name__, chi).accumulate(chi, *rest)

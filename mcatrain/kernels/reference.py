@@ -22,6 +22,7 @@ __all__ = [
     "coincidences",
     "coincidences_sum",
     "convert",
+    "descend",
     "gains",
     "is_finite",
     "lstm_backward",
@@ -131,6 +132,15 @@ def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     index, count = index[kept], count[kept]
     flat[index] = (value[kept] - count * epsilon).float()
     return index, count.long()
+
+
+def descend(chi: Tensor, gradient: Tensor, scale: float, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Add scale times the gradient to chi in place and `spend`: the step of plain SGD.
+
+    chi, gradient: float32, alike, contiguous. Returns as `spend`.
+    """
+    chi.add_(gradient, alpha=scale)
+    return spend(chi, epsilon)
 
 
 def accumulate(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from devicemodels import kernels as device_kernels
 from devicemodels.errors import InputError
@@ -104,25 +104,50 @@ class MCA(PulsedOptimizer):
 
     def _change_weights(self) -> None:
         """Let the base optimizer change chi, then spend whole pulses of it on the devices."""
-        self._base_step()
+        gradients = self._take_gradients()
+        try:
+            self._base_step()
+        finally:
+            for p, gradient in gradients.items():
+                p.grad = gradient
         for group in self.param_groups:
             for p in group["params"]:
                 tile = self.tiles.get(p)
                 if tile is not None:
                     epsilon = group["epsilon"] or tile.synapse.granularity
                     changed = p.grad is not None or bool(tile.kept)
-                    events = self._spend(tile, float(group["lr"]), epsilon)
+                    events = self._spend(tile, gradients.get(p), float(group["lr"]), epsilon)
                     tile.ledger.chi_steps += changed
                     tile.ledger.chi_entries += len(events)
                     tile.pulse(events)
 
-    def _spend(self, tile: Tile, lr: float, epsilon: float) -> PulseEvents:
-        """Take the whole pulses out of chi, after adding what is still kept as factors."""
+    def _take_gradients(self) -> dict[Tensor, Tensor]:
+        """Take from the base, for a while, gradients that plain SGD would only add to chi.
+
+        They are added while chi is looked through for pulses: one pass instead of two.
+        """
+        base, taken = self.base, {}
+        hooked = base._optimizer_step_pre_hooks or base._optimizer_step_post_hooks
+        if type(base) is not torch.optim.SGD or hooked or "step" in vars(base):
+            return {}
+        for group in filter(_plain, self.param_groups):
+            for p in group["params"]:
+                gradient = p.grad
+                if gradient is not None and p in self.tiles and gradient.is_contiguous():
+                    taken[p], p.grad = gradient, None
+        return taken
+
+    def _spend(self, tile: Tile, gradient: Tensor | None, lr: float, epsilon: float) -> PulseEvents:
+        """Take the whole pulses out of chi, after adding a gradient and kept factors to it."""
         chi, factors = tile.chi, tile.kept
-        if len(factors) == 1 and factors[0][0].size(0) == 1:
+        if gradient is not None and not factors:
+            index, count = kernels.descend(chi, gradient, -lr, epsilon)
+        elif gradient is None and len(factors) == 1 and factors[0][0].size(0) == 1:
             x, d = factors.pop()
             index, count = kernels.accumulate(chi, x[0], d[0], -lr, epsilon)
         else:
+            if gradient is not None:
+                chi.add_(gradient, alpha=-lr)
             for x, d in factors:
                 chi.addmm_(d.T, x, alpha=-lr)
             factors.clear()

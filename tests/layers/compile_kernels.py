@@ -73,6 +73,7 @@ def launch_all() -> None:
     training.spend(chi, 0.1)
     x, d = torch.randn(3, 30), torch.randn(3, 20)
     training.accumulate(chi, x[0], d[0], 0.1, 0.1)
+    training.descend(chi, torch.ones_like(chi), 0.1, 0.1)
     stochastic = Converters(
         input_bits=8, output_bits=8, output_bound=4.0, output_noise=0.1,
         input_rounding="stochastic", output_rounding="stochastic",
@@ -91,6 +92,7 @@ def launch_all() -> None:
         training.spend(torch.ones(shape), 0.1)
         lines = torch.ones(1, shape[1]), torch.ones(1, shape[0])
         training.accumulate(torch.ones(shape), lines[0][0], lines[1][0], 0.1, 0.1)
+        training.descend(torch.ones(shape), torch.ones(shape), 0.1, 0.1)
         w = torch.ones(shape)
         training.convert(
             lines[0], w, w.bfloat16(), PRESETS["mca"].forward, 1.0, None, lines[1], None

@@ -144,6 +144,28 @@ def test_accumulate(density: float, fast: str, place: torch.device) -> None:
         torch.testing.assert_close(chi, other.cpu(), atol=2e-7, rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(20, 40), (1, 1), (3, 2100), (2048,), (1,)])
+def test_descend(shape: tuple[int, ...], fast: str, place: torch.device) -> None:
+    torch.manual_seed(0)
+    chi = torch.rand(shape) * 0.18 - 0.09
+    other, whole = chi.to(place, copy=True), chi.double()
+    pulses = torch.zeros(chi.numel(), dtype=torch.int64)
+    for _ in range(30):
+        gradient = torch.randn(shape)
+        with device_kernels.use("reference"):
+            index, count = kernels.descend(chi, gradient, -0.05, 0.096)
+        with device_kernels.use(fast):
+            index_fast, count_fast = kernels.descend(other, gradient.to(place), -0.05, 0.096)
+        assert torch.equal(index, index_fast.cpu())
+        assert torch.equal(count, count_fast.cpu())
+        torch.testing.assert_close(chi, other.cpu(), atol=2e-7, rtol=0)
+        whole -= 0.05 * gradient.double()
+        pulses[index] += count
+    # What was added is in chi or was sent as pulses; nothing is lost or counted twice.
+    sent = chi.double() + 0.096 * pulses.view(shape)
+    torch.testing.assert_close(sent, whole, atol=3e-6, rtol=0)
+
+
 @pytest.mark.parametrize("um", [False, True])
 @pytest.mark.parametrize("blm", [False, True])
 def test_gains(um: bool, blm: bool) -> None:

@@ -1,6 +1,7 @@
 """MCA: exact pulse counts, any base optimizer, weight decay on the read weight."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -109,10 +110,19 @@ def test_pulses_times_epsilon_plus_chi_is_what_the_base_asked_for(
     tile = model[0].tile
     commanded = torch.zeros(8 * 12, dtype=torch.int64)
     asked = torch.zeros(8, 12, dtype=torch.float64)
-    spend, base_step = mca_module.kernels.spend, optimizer.base.step
+    spend, descend = mca_module.kernels.spend, mca_module.kernels.descend
+    base_step = optimizer.base.step
 
     def counted(chi, epsilon):
         index, count = spend(chi, epsilon)
+        if chi is tile.chi:
+            commanded.index_add_(0, index, count)
+        return index, count
+
+    def descended(chi, gradient, scale, epsilon):
+        if chi is tile.chi:
+            asked.add_(gradient.double(), alpha=scale)
+        index, count = descend(chi, gradient, scale, epsilon)
         if chi is tile.chi:
             commanded.index_add_(0, index, count)
         return index, count
@@ -123,13 +133,43 @@ def test_pulses_times_epsilon_plus_chi_is_what_the_base_asked_for(
         asked.add_(tile.chi.detach().double() - before)
 
     monkeypatch.setattr(mca_module.kernels, "spend", counted)
-    monkeypatch.setattr(optimizer.base, "step", measured)
+    monkeypatch.setattr(mca_module.kernels, "descend", descended)
+    if name != "sgd":  # plain SGD adds its gradients while it looks for pulses
+        monkeypatch.setattr(optimizer.base, "step", measured)
     train(model, optimizer, steps=60)
     epsilon = tile.synapse.granularity
     total = commanded.view(8, 12) * epsilon + tile.chi.detach().double()
     assert commanded.abs().sum() > 50
     torch.testing.assert_close(total, asked, atol=1e-6, rtol=0)
     assert (tile.chi.abs() < epsilon).all()
+
+
+def test_plain_sgd_is_asked_where_its_step_was_changed() -> None:
+    """Hooks and steps put in its place must see the gradients, which stay after a step."""
+    seen = []
+
+    def run(change: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        model = network()
+        mcatrain.convert(model, "nandakumar2018", periphery="mca", bias="digital")
+        optimizer = mcatrain.MCA(model, torch.optim.SGD, lr=0.02)
+        change(optimizer.base)
+        train(model, optimizer, steps=5)
+        tile = model[0].tile
+        assert tile.chi.grad is not None
+        return tile.chi.detach().clone(), tile.chi.grad.clone()
+
+    def hook(*_: Any) -> None:
+        seen.append("hook")
+
+    def patch(base: torch.optim.Optimizer) -> None:
+        step = base.step
+        base.step = lambda: seen.append("step") or step()  # type: ignore[method-assign]
+
+    plain = run(lambda base: None)
+    for change in (lambda base: base.register_step_pre_hook(hook), patch):
+        for expected, got in zip(plain, run(change), strict=True):
+            torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
+    assert seen == ["hook"] * 5 + ["step"] * 5
 
 
 @pytest.mark.parametrize("batch", [1, 4])

@@ -4,7 +4,7 @@ from mcatrain.kernels.cpu.cells import lstm_backward
 from mcatrain.kernels.cpu.coincidences import coincidences, coincidences_sum
 from mcatrain.kernels.cpu.convert import convert
 from mcatrain.kernels.cpu.streams import gains
-from mcatrain.kernels.cpu.update import accumulate, is_finite, spend
+from mcatrain.kernels.cpu.update import accumulate, descend, is_finite, spend
 from mcatrain.kernels.cpu.windows import add_patches, patches
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "coincidences",
     "coincidences_sum",
     "convert",
+    "descend",
     "gains",
     "is_finite",
     "lstm_backward",

@@ -47,6 +47,23 @@ def _count_hits(chi: Any, threshold: Any, hits: Any) -> int:
 
 
 @njit(cache=True)
+def _descend(chi: Any, gradient: Any, scale: Any, threshold: Any, hits: Any) -> int:
+    """chi += scale gradient; count and mark the hits, while a block of chi is at hand."""
+    total = 0
+    for block in range(hits.size):
+        found = 0
+        part = chi[block * _BLOCK : (block + 1) * _BLOCK]
+        slope = gradient[block * _BLOCK : (block + 1) * _BLOCK]
+        for i in range(part.size):
+            part[i] += scale * slope[i]
+        for i in range(part.size):
+            found += abs(part[i]) >= threshold
+        hits[block] = found
+        total += found
+    return total
+
+
+@njit(cache=True)
 def _take(
     chi: Any, block: int, threshold: Any, epsilon: float, hits: Any, index: Any, count: Any
 ) -> int:
@@ -86,6 +103,14 @@ def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     flat, threshold = chi.detach().view(-1).numpy(), _threshold(epsilon)
     hits = np.empty(-(-flat.size // _BLOCK), dtype=np.int32)
     total = _count_hits(flat, threshold, hits)
+    return _collect(flat, _BLOCK, threshold, epsilon, hits, total)
+
+
+def descend(chi: Tensor, gradient: Tensor, scale: float, epsilon: float) -> tuple[Tensor, Tensor]:
+    flat, threshold = chi.detach().view(-1).numpy(), _threshold(epsilon)
+    hits = np.empty(-(-flat.size // _BLOCK), dtype=np.int32)
+    slope = gradient.detach().reshape(-1).numpy()
+    total = _descend(flat, slope, np.float32(scale), threshold, hits)
     return _collect(flat, _BLOCK, threshold, epsilon, hits, total)
 
 

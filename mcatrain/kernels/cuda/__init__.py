@@ -5,7 +5,7 @@ products of bits, which are torch's, and the others, like ``is_finite``, are a f
 """
 
 from mcatrain.kernels.cuda.convert import convert
-from mcatrain.kernels.cuda.update import accumulate, spend
+from mcatrain.kernels.cuda.update import accumulate, descend, spend
 from mcatrain.kernels.reference import (
     add_patches,
     coincidences,
@@ -22,6 +22,7 @@ __all__ = [
     "coincidences",
     "coincidences_sum",
     "convert",
+    "descend",
     "gains",
     "is_finite",
     "lstm_backward",

@@ -20,11 +20,12 @@ _BLOCK, _WIDEST = 1024, 256
 
 @triton.jit
 def _spend(
-    chi, x, d, index, count, counter, height, width, scale: tl.float32,
+    chi, gradient, x, d, index, count, counter, height, width, scale: tl.float32,
     epsilon: tl.float64, least: tl.float32, most: tl.float64,
-    ADDED: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr,
+    ADDED: tl.constexpr, WHOLE: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Take whole pulses out of chi, if ADDED after adding scale d x^T, and list them.
+    """Take whole pulses out of chi, and list them; if ADDED after adding scale
+    times d x^T or, if WHOLE, the gradient.
 
     counter: pointer to int64, the events so far.
     """
@@ -35,7 +36,9 @@ def _spend(
     here = (row < height)[:, None] & (column < width)[None, :]
     at = row.to(tl.int64)[:, None] * width + column[None, :]
     value = tl.load(chi + at, mask=here, other=0.0)
-    if ADDED:
+    if WHOLE:
+        value += scale * tl.load(gradient + at, mask=here, other=0.0)
+    elif ADDED:
         lines = tl.load(x + column, mask=column < width, other=0.0)
         errors = tl.load(d + row, mask=row < height, other=0.0)
         value += (scale * errors)[:, None] * lines[None, :]
@@ -59,17 +62,25 @@ def _spend(
 
 
 def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    return _events(chi, None, 0.0, epsilon)
+    return _events(chi, None, None, 0.0, epsilon)
+
+
+def descend(chi: Tensor, gradient: Tensor, scale: float, epsilon: float) -> tuple[Tensor, Tensor]:
+    return _events(chi, gradient.contiguous(), None, scale, epsilon)
 
 
 def accumulate(
     chi: Tensor, x: Tensor, d: Tensor, scale: float, epsilon: float
 ) -> tuple[Tensor, Tensor]:
-    return _events(chi, (x.contiguous(), d.contiguous()), scale, epsilon)
+    return _events(chi, None, (x.contiguous(), d.contiguous()), scale, epsilon)
 
 
 def _events(
-    chi: Tensor, added: tuple[Tensor, Tensor] | None, scale: float, epsilon: float
+    chi: Tensor,
+    gradient: Tensor | None,
+    factors: tuple[Tensor, Tensor] | None,
+    scale: float,
+    epsilon: float,
 ) -> tuple[Tensor, Tensor]:
     height, width = (1, chi.numel()) if chi.dim() != 2 else chi.shape
     index = torch.empty(chi.numel(), dtype=torch.int64, device=chi.device)
@@ -80,11 +91,14 @@ def _events(
     wide = min(_WIDEST, triton.next_power_of_2(width))
     tall = _BLOCK // wide
     # A kernel takes no None: what it will not touch stands in for it.
-    x, d = (chi, chi) if added is None else added
+    x, d = (chi, chi) if factors is None else factors
+    whole = gradient is not None
+    added = whole or factors is not None
     # Fused multiply-adds would round chi - p epsilon once instead of twice.
     _spend[(blocks(height, tall)[0] * blocks(width, wide)[0],)](
-        chi, x, d, index, count, counter, height, width, scale, epsilon, epsilon * (1 - 1e-6),
-        float(MOST_PULSES), ADDED=added is not None, TALL=tall, WIDE=wide, enable_fp_fusion=False,
+        chi, gradient if whole else chi, x, d, index, count, counter, height, width, scale,
+        epsilon, epsilon * (1 - 1e-6), float(MOST_PULSES), ADDED=added, WHOLE=whole,
+        TALL=tall, WIDE=wide, enable_fp_fusion=False,
     )  # fmt: skip
     index, order = in_order(index, counter)
     return index, count[order]
