@@ -37,6 +37,9 @@ MOST_PULSES = 2**35
 #: Events of `coincidences` from which on rows wait for the next call: 16 MiB.
 MOST_EVENTS = 2**20
 
+#: Weights of an array up to which a processor is done with float32 before bfloat16 has begun.
+_FEW = 2**13
+
 #: Random bits of coincidences at a time: 16 MiB of float32; sums of so many are exact in it.
 _BITS = 2**22
 
@@ -101,7 +104,8 @@ def noise_product(squares: Tensor, variance: Tensor) -> Tensor:
     Sums are float32; factors and result are rounded by at most 0.4 %, to nearest, so that no mean
     shifts and a standard deviation is right to 0.6 % (the mean over many sums: far better).
     """
-    kind = noise_type(squares)
+    few = squares.is_cpu and variance.numel() <= _FEW
+    kind = torch.float32 if few else noise_type(squares)
     if squares.dtype == variance.dtype == kind:
         return torch.mm(squares, variance.T)
     return torch.mm(squares.to(kind), variance.T.to(kind)).to(variance.dtype)
