@@ -11,6 +11,7 @@ from mcatrain.nn.recurrent import AnalogRecurrent
 from mcatrain.optim.mca import MCA
 from mcatrain.optim.rpu import RPU
 from mcatrain.periphery import Converters, Periphery
+from mcatrain.run.frames import Runs, load_runs
 from mcatrain.tile import Tile, tiles
 
 __version__ = "0.1.0"
@@ -27,8 +28,10 @@ __all__ = [
     "InputError",
     "LayerOptions",
     "Periphery",
+    "Runs",
     "Tile",
     "convert",
+    "load_runs",
     "tiles",
     "unconvert",
 ]

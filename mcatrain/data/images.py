@@ -15,6 +15,7 @@ from torch import Tensor
 
 from devicemodels.errors import InputError, closest
 from mcatrain.data import cifar
+from mcatrain.data.digits import read_digits
 from mcatrain.data.fetch import REPLACE, Source, obtain, read
 
 #: LeCun et al., Proc. IEEE 86 (1998) 2278, doi:10.1109/5.726791.
@@ -42,8 +43,6 @@ MNIST = Source(
 )
 _MNIST_SIDE = 28
 _CLASSES = 10
-_DIGITS_TEST = 360
-_DIGITS_SEED = 0
 _IDX_BYTE = 0x08  # the IDX type code of unsigned bytes
 
 
@@ -109,30 +108,8 @@ def check_limit(limit: int | None, owner: str = "", size: int | None = None, of:
 
 
 def _digits(data_dir: Path | str | None, mirror: str | None, limit: int | None) -> Dataset:
-    """Split the 1,797 digits of scikit-learn into 1,437 for training and 360 for test.
-
-    The split is one draw, stratified by class, with fixed seed: the set itself has none. Pixels
-    are counts 0..16. Source: Alpaydin and Kaynak 1998, doi:10.24432/C50P49 (its test part).
-    """
-    # here, because scikit-learn takes a second to import
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    bunch = load_digits()
-    train_x, test_x, train_y, test_y = train_test_split(
-        bunch.data,
-        bunch.target,
-        test_size=_DIGITS_TEST,
-        stratify=bunch.target,
-        random_state=_DIGITS_SEED,
-    )
-    return Dataset(
-        "digits",
-        *_tensors(train_x, train_y, 16),
-        *_tensors(test_x, test_y, 16),
-        _CLASSES,
-        (1, 8, 8),
-    )
+    train, test = read_digits()
+    return Dataset("digits", *_tensors(*train, 16), *_tensors(*test, 16), _CLASSES, (1, 8, 8))
 
 
 def _mnist(data_dir: Path | str | None, mirror: str | None, limit: int | None) -> Dataset:

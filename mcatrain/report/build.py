@@ -19,7 +19,7 @@ from mcatrain.report.energy import energy_section
 from mcatrain.report.evaluation import evaluation_sections
 from mcatrain.report.pictures import training_figures
 from mcatrain.report.plots import Painter
-from mcatrain.report.records import Results, load_results
+from mcatrain.run.records import Results, load_results
 
 #: Options that say where a run was kept, not what it was: they differ for every run.
 _PLACES = ("out", "resume")

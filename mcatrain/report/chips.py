@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcatrain.report.metrics import METRICS, Metric
-from mcatrain.report.records import Results, number
 from mcatrain.report.summary import decimal
+from mcatrain.run.records import Results, number
 
 _SOURCES = {
     "seed": "seed: initial weights, order of examples",

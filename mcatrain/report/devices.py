@@ -11,9 +11,9 @@ from devicemodels.devices.pcm import PCMParameters
 from devicemodels.quantities import shown
 from mcatrain.report.pictures import Figure
 from mcatrain.report.plots import Painter
-from mcatrain.report.records import Run
 from mcatrain.report.response import set_response, up_down_response
 from mcatrain.report.summary import Group
+from mcatrain.run.records import Run
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 from devicemodels.devices.pcm import PCMParameters
 from mcatrain.report.pictures import Figure
 from mcatrain.report.plots import MINUS, PLUS, Painter, rule_colour
-from mcatrain.report.records import Run, number
 from mcatrain.report.summary import Group
+from mcatrain.run.records import Run, number
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 from devicemodels.errors import InputError
 from devicemodels.quantities import Quantity
 from mcatrain import energy
-from mcatrain.report.records import load_results, number
 from mcatrain.report.summary import Group, budget_in_words, decimal, group_runs, significant
+from mcatrain.run.records import load_results, number
 
 #: The paper's network, and what our own run of it sent: 1.1 pulses an image.
 _PAPER = energy.mlp_image((784, 250, 10), pulses=1100, examples=1000, refresh_every=100)

@@ -10,8 +10,8 @@ from devicemodels.errors import InputError
 from mcatrain.report.metrics import METRICS, Metric
 from mcatrain.report.pictures import Figure
 from mcatrain.report.plots import MINUS, PLUS, Curve, Painter
-from mcatrain.report.records import Run, number
 from mcatrain.report.summary import Group, decimal
+from mcatrain.run.records import Run, number
 from mcatrain.run.times import in_words
 
 _KINDS = {"none": "no compensation", "global": "one factor a layer", "column": "one an output"}

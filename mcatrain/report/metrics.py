@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mcatrain.report.records import number
+from mcatrain.run.records import number
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from mcatrain.report.metrics import Metric
 from mcatrain.report.plots import Curve, Painter, rule_colour
-from mcatrain.report.records import Run, number
 from mcatrain.report.summary import Group, losses, significant
+from mcatrain.run.records import Run, number
 
 Points = tuple[tuple[float, float], ...]
 #: With more layers than this a figure gets the page's whole width.

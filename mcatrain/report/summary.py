@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from mcatrain.report.metrics import METRICS, Losses, Metric, losses_of
-from mcatrain.report.records import Results, Run, number
+from mcatrain.run.records import Results, Run, number
 
 RULE_NAMES = {"fp32": "float32", "mca": "MCA", "rpu": "RPU"}
 

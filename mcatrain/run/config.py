@@ -13,7 +13,7 @@ from mcatrain.periphery import Periphery
 from mcatrain.run.options import Options, Rule, flag
 
 #: Options that change where a run is made or what is done with it later, not what it computes.
-_ELSEWHERE = ("out", "data_dir", "resume", "checkpoint_every", "sample", "jobs")
+_ELSEWHERE = ("out", "data_dir", "resume", "checkpoint_every", "sample", "jobs", "tracker")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,12 @@ def train_together(
         if done.exists():
             results[k] = read_result(done)
     unfinished = {k: run for k, run in runs.items() if k not in results}
-    if unfinished:
-        _Loop(list(unfinished.values())).finish()
-    results |= {k: run.result() for k, run in unfinished.items()}
+    with ExitStack() as trackers:
+        for run in unfinished.values():
+            trackers.enter_context(run.tracked())
+        if unfinished:
+            _Loop(list(unfinished.values())).finish()
+        results |= {k: run.result() for k, run in unfinished.items()}
     return [results[k] for k in range(len(configs))]
 
 

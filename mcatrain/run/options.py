@@ -11,7 +11,7 @@ from devicemodels.errors import InputError, closest
 from mcatrain import energy
 from mcatrain.clock import SECONDS_PER_EXAMPLE
 from mcatrain.periphery import Periphery, preset
-from mcatrain.run import defaults, values
+from mcatrain.run import defaults, trackers, values
 
 Rule = Literal["fp32", "mca", "rpu"]
 Switch = Literal["preset", "on", "off"]
@@ -121,6 +121,9 @@ class Options:
     """Pulses that a device stands: tell the share of devices above (needs --wear)."""
     pulse_log: bool = False
     """Write every pulse to OUT/pulses/*.parquet; it can be replayed."""
+    tracker: str | None = None
+    """Show the run elsewhere too: tensorboard (pip install 'mcatrain[tracking]'; event files in
+    OUT/tensorboard), or MODULE:CLASS, a tracker of your own (see mcatrain.run.trackers)."""
     sample: int = 0
     """lstm: characters to write with the trained model, into sample.txt."""
 
@@ -167,6 +170,8 @@ class Options:
                 raise InputError(f"{flag(name)} {value}: only task lstm {what}; leave it out")
 
     def _check_accounts(self) -> None:
+        if self.tracker is not None:
+            trackers.find(self.tracker)
         energy.load(self.energy_model)
         amount = self.budget_amount
         if amount is None and self.budget != "examples":

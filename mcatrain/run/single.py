@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import shlex
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from devicemodels.errors import InputError
 from devicemodels.state import derive_seed
 from mcatrain.pulselog import PulseLog
-from mcatrain.run import accounts, checkpoint
+from mcatrain.run import accounts, checkpoint, trackers
 from mcatrain.run.accounts import Accounts
 from mcatrain.run.config import TrainConfig
 from mcatrain.run.folder import Metrics, write_json
@@ -55,6 +56,7 @@ class Run:
         if self.log:
             self.log.cut(self.step)
         self.torch_state: Tensor | None = None
+        self._tracker: trackers.Tracker | None = None
 
     @property
     def position(self) -> tuple[int, int]:
@@ -76,6 +78,14 @@ class Run:
     def is_spent(self) -> bool:
         """Whether the budget is, if there is one; it buys at least one step."""
         return self.step > 0 and self.accounts.used_up(self.seen, self.step)
+
+    @contextmanager
+    def tracked(self) -> Iterator[None]:
+        """Tell the tracker of the run, if it has one, of what comes; close it at the end."""
+        options = self.config.table()
+        with trackers.told(self.config.tracker, self.folder, options, self.step) as tracker:
+            self._tracker = tracker
+            yield
 
     def save(self) -> None:
         """Write a checkpoint of this instant."""
@@ -173,6 +183,12 @@ class Run:
             self.epoch, self.at, self.loss_sum = self.epoch + 1, 0, 0.0
         self.metrics.append(row)
         self.ledger.append(spent)
+        if self._tracker:  # before the checkpoint, so that a kill between them loses no row
+            told = {f"ledger/{name}": value for name, value in spent.items()}
+            numbers = trackers.numbers_of({**row, **told})
+            # Of a copy: to read weights can bring devices up to date that training would later.
+            found = histograms(copy.deepcopy(self.model))["layers"]
+            self._tracker.log(self.step, numbers, found)
         self.save()
         return measured[self.task.metric]
 
@@ -214,4 +230,6 @@ class Run:
             result["ledger"]["wear"] = {"endurance": config.endurance, "layers": worn}
         write_json(self.folder / "histograms.json", histograms(self.model))
         write_json(self.folder / "result.json", result)
+        if self._tracker:
+            self._tracker.finish(result)
         return result

@@ -108,6 +108,7 @@ def _config(saved: dict[str, Any], folder: Path, where: Path) -> TrainConfig:
     changed = {"out": str(folder), "resume": False}
     # Reading costs nothing that is counted, and a file of the user's may be gone.
     changed["energy_model"] = TrainConfig.energy_model
+    changed["tracker"] = None
     if saved["rule"] != "fp32":
         if not (folder / "device.toml").exists():
             raise InputError(f"{folder}: device.toml is missing: restore it, or train anew")

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import lzma
 import struct
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from devicemodels.errors import InputError
-from mcatrain.data import IMAGE_SETS, Dataset, load_images
+from mcatrain.data import IMAGE_SETS, Dataset, digits, load_images
 from mcatrain.data.images import MNIST
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -74,6 +75,36 @@ def test_digits_split_is_the_documented_one() -> None:
     pixels = torch.cat((data.train_x, data.test_x)).mul(16).byte().numpy().tobytes()
     classes = torch.cat((data.train_y, data.test_y)).byte().numpy().tobytes()
     assert hashlib.sha256(pixels + classes).hexdigest() == DIGITS_SHA256
+
+
+def test_digits_are_scikit_learns_own_split() -> None:
+    """Read without scikit-learn, and yet what its loader and its split gave, to the bit."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    parts = train_test_split(
+        bunch.data, bunch.target, test_size=360, stratify=bunch.target, random_state=0
+    )
+    data = load_images("digits")
+    for mine, theirs in zip((data.train_x, data.test_x), parts[:2], strict=True):
+        assert torch.equal(mine, torch.from_numpy(theirs.astype(np.float32)) / 16)
+    for mine, theirs in zip((data.train_y, data.test_y), parts[2:], strict=True):
+        assert torch.equal(mine, torch.from_numpy(theirs))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"1,2,3\n4\n", b"x," * 64 + b"x\n"])
+def test_digits_that_are_missing_or_damaged(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = tmp_path / "datasets" / "data" / "digits.csv.gz"
+    where.parent.mkdir(parents=True)
+    if content is not None:
+        where.write_bytes(gzip.compress(content))
+    spec = ModuleSpec("sklearn", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(digits, "find_spec", lambda _: spec)
+    refused(None, f"{where}: ", "install scikit-learn anew", name="digits")
 
 
 def test_mnist_reads_each_form(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -347,7 +347,7 @@ def test_help_lists_the_options(name: str, own: str, command: Command) -> None:
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mcatrain.cli", *arguments],
+        [sys.executable, "-m", "mcatrain", *arguments],
         capture_output=True,
         text=True,
         timeout=600,

@@ -85,9 +85,9 @@ def test_files_of_the_contract(
     assert config["periphery"] == {"fp32": "ideal", "mca": "mca", "rpu": "rpu2016"}[config["rule"]]
     assert options.items() <= config.items()
     known = set(TrainConfig.__dataclass_fields__)
-    # To the device, the periphery, the network; --seed; a single chip; no limit.
+    # To the device, the periphery, the network; --seed; a single chip; no limit; no tracker.
     left = {"epsilon", "input_bits", "dropout", "device_seed", "chips", "budget_amount"}
-    left |= {"endurance"}
+    left |= {"endurance", "tracker"}
     assert known - config.keys() <= left, "nothing else may be missing"
     assert config.keys() <= known
 

@@ -1,4 +1,4 @@
-"""Read what a run or a comparison left in its folder, and check it."""
+"""Read what a run or a comparison left in its folder, and check it: for report and frames."""
 
 from __future__ import annotations
 
@@ -155,6 +155,28 @@ def load_run(folder: Path, entry: dict[str, Any] | None = None) -> Run:
         written=_read_text(written) if written.exists() else None,
         evaluation=_object(_read_json(told), told) if told.exists() else None,
     )
+
+
+def find_runs(folder: Path) -> tuple[Run, ...]:
+    """Read every run in a folder or below it: alone, of comparisons, of chips, by their paths.
+
+    Raises InputError where there is none, or a file of one is missing or broken.
+    """
+    found = []
+    for path in sorted(folder.rglob("config.toml")):
+        if not _read_config(path).get("chips"):  # the folder of chips, which are below it
+            found.append(load_run(path.parent))
+    if not found:
+        raise InputError(
+            f"{folder}: no run is in it or below: give a folder that mcatrain train or compare made"
+        )
+    return tuple(found)
+
+
+def load_ledger(run: Run) -> tuple[dict[str, Any], ...]:
+    """Read the rows of a run's ledger.jsonl, () where an older version wrote none."""
+    path = run.folder / "ledger.jsonl"
+    return _read_history(path, finished=run.result is not None) if path.exists() else ()
 
 
 def number(value: Any) -> float | None:
