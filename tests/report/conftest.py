@@ -26,8 +26,8 @@ METRIC = {
 }  # fmt: skip
 
 
-def png(seed: int) -> bytes:
-    """Return a PNG image of 8 x 8 grey pixels that differs by seed."""
+def png(seed: int, noise: int = 0) -> bytes:
+    """Return a PNG image of 8 x 8 grey pixels that differs by seed, with bytes of a comment."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(kind + body))
@@ -35,7 +35,9 @@ def png(seed: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)
     rows = b"".join(b"\0" + bytes((20 * k + seed) % 256 for k in range(8)) for _ in range(8))
-    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    comment = chunk(b"tEXt", b"Comment\0" + random.Random(seed).randbytes(noise)) if noise else b""
+    parts = chunk(b"IHDR", header) + comment + chunk(b"IDAT", zlib.compress(rows))
+    parts += chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
@@ -53,6 +55,7 @@ def write_run(
     options: dict[str, Any] | None = None,
     layers: dict[str, int] = _LAYERS,
     images: bool = False,
+    sheet_bytes: int = 0,
     written: str = "",
 ) -> dict[str, Any]:
     """Write a run folder as mcatrain train leaves it and return its result.
@@ -77,7 +80,7 @@ def write_run(
     for row in history:  # losses of any task will do for the accuracy that fell out
         row[metric] = row.pop("test_accuracy") * (1 if metric == "test_accuracy" else 40)
     if images:
-        (folder / "samples.png").write_bytes(png(seed))
+        (folder / "samples.png").write_bytes(png(seed, sheet_bytes))
     if written:
         (folder / "sample.txt").write_text(written)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in history))
@@ -199,6 +202,7 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.source, self.words = text, ""
+        self.size = len(text.encode())
         self.tables: dict[str, list[list[str]]] = {}
         self.references: list[str] = []
         self.ids: list[str] = []
@@ -277,5 +281,5 @@ def _report(folder: Path) -> Page:
     assert "@import" not in page.source
     assert not re.search(r"\bnan\b|\binf\b|\bNone\b|\bundefined\b", page.text, re.I)
     assert all(alt.strip() for alt in [*page.alts, *page.images])
-    assert "prefers-color-scheme: dark" in page.source
+    assert "color-scheme: light dark" in page.source
     return page
