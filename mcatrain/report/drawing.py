@@ -70,7 +70,7 @@ def course(series: Sequence[Series], title: str, ylabel: str, alt: str) -> Marku
         low, high = min(ys) - room, max(ys) + room
         low = 0.0 if min(ys) >= 0 > low else low
     room = 0.04 * (max(xs) - min(xs)) or 0.5
-    frame = _Frame((min(xs) - room, max(xs) + room), (low, high), log, max(xs) >= 2)
+    frame = _Frame((min(xs) - room, max(xs) + room), (low, high), log, all(x == int(x) for x in xs))
     for _, colour, points in series:
         frame.line(points, colour)
     names = [(label, colour) for label, colour, _ in series] if len(series) > 1 else []

@@ -9,7 +9,7 @@ from itertools import pairwise
 from markupsafe import Markup
 
 from mcatrain.report.metrics import Metric, losses_of
-from mcatrain.report.plots import OTHER, Curve, Painter, rule_colour
+from mcatrain.report.plots import MINUS, Curve, Painter, rule_colour
 from mcatrain.report.records import Run, number
 from mcatrain.report.summary import Group, losses, significant
 
@@ -102,7 +102,7 @@ def course_figure(painter: Painter, run: Run, metric: Metric, label: str) -> Fig
     loss, colour = losses_of(run.config), rule_colour(run.rule)
     both = [
         ("test", colour, _points(run, "test_loss")),
-        ("train", OTHER, _points(run, "train_loss")),
+        ("train", MINUS, _points(run, "train_loss")),
     ]
     wanted = [(f"{loss.name} [{loss.unit}]", both)]
     if metric.key != "test_loss":

@@ -30,8 +30,6 @@ _FP32, _MCA, _RPU = "#4d555f", "#0072b2", "#d55e00"
 PLUS, MINUS = "#009e73", "#aa3377"
 _DEVICE = "#56609e"
 _OTHERS = ("#cc79a7", "#8c6d00")
-#: A second curve beside that of a rule.
-OTHER = _OTHERS[1]
 CSS_NAMES = {
     _INK: "ink", _MUTED: "muted", _GRID: "grid", _FP32: "fp32", _MCA: "mca", _RPU: "rpu",
     PLUS: "plus", MINUS: "minus", _OTHERS[0]: "other0", _OTHERS[1]: "other1",
