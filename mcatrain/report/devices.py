@@ -20,11 +20,14 @@ from mcatrain.run.records import Run
 class DeviceSection:
     """A device model, who used it and how it was changed, its response, its parameters.
 
-    changes: what was switched off or given another value, as (what was done, to what).
+    id: of its heading on the page. groups: labels of those who used it. changes: what was
+    switched off or given another value, as (what was done, to what).
     """
 
+    id: str
     model: DeviceModel
     users: str
+    groups: tuple[str, ...]
     changes: tuple[tuple[str, str], ...]
     figure: Figure
     parameters: tuple[dict[str, Any], ...] = ()
@@ -37,17 +40,23 @@ class DeviceSection:
 
 def device_sections(painter: Painter, groups: Sequence[Group]) -> list[DeviceSection]:
     """Return one section for each distinct device: the same file with the same changes."""
-    found: dict[tuple[Any, ...], tuple[Run, DeviceModel, list[str]]] = {}
+    found: dict[tuple[Any, ...], tuple[Run, DeviceModel, list[Group]]] = {}
     for group in groups:
         run = next((run for run in group.runs if run.model is not None), None)
         if run is not None and run.model is not None:
             key = (run.model.text, run.without, tuple(sorted(run.vary.items())), _beta(run))
-            found.setdefault(key, (run, run.model, []))[2].append(group.rule_name)
+            found.setdefault(key, (run, run.model, []))[2].append(group)
     return [
         DeviceSection(
-            model, ", ".join(users), _changes(run), _response(painter, model), _rows(run, model)
+            f"device-{place}",
+            model,
+            ", ".join(group.rule_name for group in users),
+            tuple(group.label for group in users),
+            _changes(run),
+            _response(painter, model),
+            _rows(run, model),
         )
-        for run, model, users in found.values()
+        for place, (run, model, users) in enumerate(found.values(), start=1)
     ]
 
 

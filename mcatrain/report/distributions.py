@@ -10,7 +10,6 @@ from typing import Any
 from devicemodels.devices.pcm import PCMParameters
 from mcatrain.report.pictures import Figure
 from mcatrain.report.plots import MINUS, PLUS, Painter, rule_colour
-from mcatrain.report.summary import Group
 from mcatrain.run.records import Run, number
 
 
@@ -28,19 +27,16 @@ class _Kind:
     marks: Callable[[str], list[float]] = lambda layer: []
 
 
-def distribution_figures(painter: Painter, group: Group) -> list[Figure]:
-    """Return the histograms at the end of training, of the first seed that has them."""
-    run = next((run for run in group.runs if run.histograms), None)
-    if run is None:
-        return []
+def distribution_figures(painter: Painter, run: Run, label: str) -> list[Figure]:
+    """Return the histograms at the end of training of a run, none if it left none."""
     figures = []
-    for kind in _kinds(run, rule_colour(group.rule)):
+    for kind in _kinds(run, rule_colour(run.rule)):
         panels = []
         for layer, held in run.histograms.items():
             series = [(label, c, held[key]) for key, label, c in kind.series if key in held]
             if series:
                 centres = "; ".join(map(_centre, series))
-                alt = f"{kind.title} of layer {layer}, {group.label}: {centres}"
+                alt = f"{kind.title} of layer {layer}, {label}: {centres}"
                 title, marks = f"layer {layer}", kind.marks(layer)
                 panels.append(painter.histogram(series, title, kind.xlabel, alt, marks))
         if panels:

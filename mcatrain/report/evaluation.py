@@ -10,7 +10,7 @@ from devicemodels.errors import InputError
 from mcatrain.report.metrics import METRICS, Metric
 from mcatrain.report.pictures import Figure
 from mcatrain.report.plots import MINUS, PLUS, Curve, Painter
-from mcatrain.report.summary import Group, decimal
+from mcatrain.report.summary import decimal
 from mcatrain.run.records import Run, number
 from mcatrain.run.times import in_words
 
@@ -33,25 +33,38 @@ class EvaluationSection:
     said: tuple[str, ...]
 
 
-def evaluation_sections(painter: Painter, groups: Sequence[Group]) -> list[EvaluationSection]:
-    """Return a section for every run that was evaluated. Raises InputError for a damaged file."""
-    sections = []
-    for group, run in [(owner, run) for owner in groups for run in owner.runs]:
-        if run.evaluation is None:
-            continue
-        try:
-            sections.append(_section(painter, group, run, run.evaluation))
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-            raise InputError(
-                f"{run.folder / 'evaluation.json'}: not as mcatrain evaluate writes it: evaluate "
-                "the run again"
-            ) from None
-    return sections
+@dataclass(frozen=True)
+class Digest:
+    """Rows of several runs that were evaluated at the same times."""
+
+    head: tuple[str, ...]
+    unit: str
+    rows: tuple[tuple[str, ...], ...]
 
 
-def _section(
-    painter: Painter, group: Group, run: Run, evaluation: dict[str, Any]
-) -> EvaluationSection:
+def evaluation_section(painter: Painter, run: Run, label: str) -> EvaluationSection | None:
+    """Return the section of a run, None if not evaluated. Raises InputError for a damaged file."""
+    if run.evaluation is None:
+        return None
+    try:
+        return _section(painter, label, run.evaluation)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        raise InputError(
+            f"{run.folder / 'evaluation.json'}: not as mcatrain evaluate writes it: evaluate "
+            "the run again"
+        ) from None
+
+
+def digest(sections: Sequence[EvaluationSection]) -> list[Digest]:
+    """Put the tables of several runs together, those of the same times in one."""
+    found: dict[tuple[tuple[str, ...], str], list[tuple[str, ...]]] = {}
+    for section in sections:
+        rows = [(section.label, *row) for row in section.rows]
+        found.setdefault((section.head, section.unit), []).extend(rows)
+    return [Digest(head, unit, tuple(rows)) for (head, unit), rows in found.items()]
+
+
+def _section(painter: Painter, label: str, evaluation: dict[str, Any]) -> EvaluationSection:
     metric, places = _metric(evaluation), _places(evaluation)
     if not places:
         raise ValueError("no entries")
@@ -78,7 +91,7 @@ def _section(
             cells = [_cell(e, metric) for e in _of(evaluation, place, kind)]
             rows.append((_place(*place), _KINDS[kind], *cells))
     return EvaluationSection(
-        group.label + (f", seed {run.seed}" if len(group.runs) > 1 else ""),
+        label,
         Figure(
             "Reading after training",
             f"{metric.title} [{metric.unit}] on the test set against the time after training, or "

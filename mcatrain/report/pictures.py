@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from mcatrain.report.metrics import Metric
-from mcatrain.report.plots import Curve, Painter, rule_colour
+from mcatrain.report.metrics import Metric, losses_of
+from mcatrain.report.plots import MINUS, Curve, Painter, rule_colour
 from mcatrain.report.summary import Group, losses, significant
 from mcatrain.run.records import Run, number
 
@@ -95,6 +95,30 @@ def training_figures(painter: Painter, groups: Sequence[Group], metric: Metric) 
         axis="counts",
     )
     return figures
+
+
+def course_figure(painter: Painter, run: Run, metric: Metric, label: str) -> Figure | None:
+    """Return the small curves of one run by epoch; None before its first evaluation."""
+    loss, colour = losses_of(run.config), rule_colour(run.rule)
+    both = [
+        ("test", colour, _points(run, "test_loss")),
+        ("train", MINUS, _points(run, "train_loss")),
+    ]
+    wanted = [(f"{loss.name} [{loss.unit}]", both)]
+    if metric.key != "test_loss":
+        points = _points(run, metric.key, metric.scale)
+        wanted.insert(0, (f"{metric.name} [{metric.unit}]", [(metric.name, colour, points)]))
+    wanted.append(("pulses per epoch", [("", colour, _rates(run, "set_pulses", "reset_pulses"))]))
+    wanted.append(("refreshes per epoch", [("", colour, _rates(run, "refreshes"))]))
+    panels = []
+    for title, curves in wanted:
+        held = [curve for curve in curves if any(y for _, y in curve[2])]
+        if held:  # nothing that never happened: pulses of float32
+            ends = "; ".join(f"{n or title} ends at {significant(p[-1][1])}" for n, _, p in held)
+            panels.append(painter.course(held, "", title, f"{label}, {title} by epoch: {ends}"))
+    if not panels:
+        return None
+    return Figure("By epoch", "What was measured after each evaluation of this run.", tuple(panels))
 
 
 def _curves(groups: Sequence[Group], read: Callable[[Run], Points]) -> list[Curve]:

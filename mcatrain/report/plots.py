@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from mcatrain.report import drawing
 from mcatrain.report.response import Response
 
 #: Drawn colours (Okabe & Ito 2008, safe for colour-blind readers) and their CSS names: the page
@@ -64,6 +65,11 @@ def rule_colour(rule: str) -> str:
     """Return the one colour that a rule has in every picture."""
     known = {"fp32": _FP32, "mca": _MCA, "rpu": _RPU}
     return known.get(rule) or _OTHERS[sum(rule.encode()) % len(_OTHERS)]
+
+
+def css_name(colour: str) -> str:
+    """Return the CSS variable of a drawn colour."""
+    return CSS_NAMES[colour]
 
 
 @dataclass(frozen=True)
@@ -154,25 +160,19 @@ class Painter:
         mark: Sequence[float] = (),
     ) -> Markup:
         """Draw the shares [%] of (label, colour, {edges, counts}); dotted lines at ``mark``."""
-        with self._figure(_PANEL) as (fig, ax):
-            for label, colour, data in series:
-                counts = np.asarray(data["counts"], dtype=float)
-                share = 100 * counts / max(counts.sum(), 1)
-                edges = data["edges"]
-                ax.stairs(share, edges, fill=True, color=colour, alpha=0.22, linewidth=0)
-                ax.stairs(share, edges, color=colour, linewidth=1.4, label=label)
-            reach = 2 * max(abs(x) for _, _, data in series for x in data["edges"])
-            for x in (x for x in mark if abs(x) < reach):  # farther ones would squeeze the bars
-                ax.axvline(x, color=_INK, linewidth=1, linestyle=_DASHES[2])
-            ax.set_ylim(bottom=0)
-            ax.set_title(title, fontsize=9.5, loc="left")
-            ax.set_xlabel(xlabel)
-            ax.set_ylabel("share per bin [%]")
-            ax.xaxis.set_major_locator(MaxNLocator(nbins=6))
-            ax.yaxis.set_major_locator(MaxNLocator(nbins=5))
-            if len(series) > 1:
-                ax.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2, handlelength=1.4)
-            return self._svg(fig, alt)
+        bars = [(label, css_name(c), data["edges"], data["counts"]) for label, c, data in series]
+        return drawing.histogram(bars, title, xlabel, alt, mark)
+
+    def course(
+        self,
+        series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]],
+        title: str,
+        ylabel: str,
+        alt: str,
+    ) -> Markup:
+        """Draw one run's (label, colour, points) by epoch, small."""
+        curves = [(label, css_name(colour), points) for label, colour, points in series]
+        return drawing.course(curves, title, ylabel, alt)
 
     def response(
         self,

@@ -26,8 +26,8 @@ METRIC = {
 }  # fmt: skip
 
 
-def png(seed: int) -> bytes:
-    """Return a PNG image of 8 x 8 grey pixels that differs by seed."""
+def png(seed: int, noise: int = 0) -> bytes:
+    """Return a PNG image of 8 x 8 grey pixels that differs by seed, with bytes of a comment."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(kind + body))
@@ -35,7 +35,9 @@ def png(seed: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 0)
     rows = b"".join(b"\0" + bytes((20 * k + seed) % 256 for k in range(8)) for _ in range(8))
-    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    comment = chunk(b"tEXt", b"Comment\0" + random.Random(seed).randbytes(noise)) if noise else b""
+    parts = chunk(b"IHDR", header) + comment + chunk(b"IDAT", zlib.compress(rows))
+    parts += chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
@@ -53,6 +55,7 @@ def write_run(
     options: dict[str, Any] | None = None,
     layers: dict[str, int] = _LAYERS,
     images: bool = False,
+    sheet_bytes: int = 0,
     written: str = "",
 ) -> dict[str, Any]:
     """Write a run folder as mcatrain train leaves it and return its result.
@@ -77,7 +80,7 @@ def write_run(
     for row in history:  # losses of any task will do for the accuracy that fell out
         row[metric] = row.pop("test_accuracy") * (1 if metric == "test_accuracy" else 40)
     if images:
-        (folder / "samples.png").write_bytes(png(seed))
+        (folder / "samples.png").write_bytes(png(seed, sheet_bytes))
     if written:
         (folder / "sample.txt").write_text(written)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in history))
@@ -190,6 +193,72 @@ def make_comparison(tmp_path: Path) -> Any:
     return make
 
 
+def _accounts() -> dict[str, Any]:
+    """Return ledger, wear and energy of a finished run, of 1000 examples."""
+    layer = {"weights": 196250, "devices": 392500, "forward_reads": 1000, "backward_reads": 0,
+             "forward_adc": 250000, "forward_dac": 785000, "set_pulses": 5000, "reset_pulses": 300,
+             "chi_accumulations": 196250000, "chi_entries": 5300, "refreshes": 150}  # fmt: skip
+    layers = {"hidden": layer, "output": layer | {"weights": 2510, "set_pulses": 12345}}
+    worn = {"devices": 392500, "mean": 0.0135, "most": 28, "share_above": 0.00125}
+    parts = {"forward converters": 8e-6, "backward array": 2e-6, "update": 6e-6, "pulses": 4e-9}
+    whole = sum(parts.values())
+    return {
+        "ledger": {"layers": layers, "wear": {"endurance": 20.0, "layers": {"hidden": worn}}},
+        "energy": {
+            "model": "nandakumar2020", "parts": parts, "total": whole, "per_example": whole / 1000,
+            "per_epoch": whole / 5, "seconds_per_example": 4e-7, "ratio": 50.0,
+            "digital": {"total": 50 * whole, "per_example": whole / 20},
+        },
+    }  # fmt: skip
+
+
+def _read_later() -> dict[str, Any]:
+    """Return an evaluation at three times, on two kinds of devices, of two chips."""
+    entries = [
+        {
+            "device": device, "programming": way, "time_s": time_s, "compensation": kind,
+            "chips": 2, "mean": 30.0 + at, "sd": 0.5, "values": [29.5 + at, 30.5 + at],
+        }
+        for device, way in (("nandakumar2018", "own"), ("joshi2020", "write-verify"))
+        for at, time_s in enumerate((1.0, 3600.0, 31536000.0))
+        for kind in ("none", "column")
+    ]  # fmt: skip
+    return {
+        "metric": "frechet_distance", "end_of_training": 31.0, "chips": 2, "programming": [],
+        "times_s": [1.0, 3600.0, 31536000.0], "entries": entries,
+    }  # fmt: skip
+
+
+def _enrich(folder: Path) -> None:
+    path = folder / "result.json"
+    result = json.loads(path.read_text())
+    if result["rule"] != "fp32":
+        path.write_text(json.dumps(result | _accounts()))
+    if result["rule"] == "mca":
+        (folder / "evaluation.json").write_text(json.dumps(_read_later()))
+
+
+@pytest.fixture(scope="session")
+def full_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a comparison that has every section, of six runs."""
+    folder = tmp_path_factory.mktemp("full") / "comparison"
+    rules = (("fp32", ""), ("mca", "nandakumar2018"), ("rpu", "gokmen2016"))
+    options = {"task": "gan", "data": "mnist", "note": 'a "quoted", option'}
+    write_comparison(folder, rules, (0, 1), options=options, images=True, written="some text\n")
+    for run in folder.glob("runs/*"):
+        _enrich(run)
+    return build_report(folder)
+
+
+@pytest.fixture(scope="session")
+def single_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of one run that has every section."""
+    folder = tmp_path_factory.mktemp("single") / "run"
+    write_run(folder, "mca", options={"task": "gan"}, images=True)
+    _enrich(folder)
+    return build_report(folder)
+
+
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
 
@@ -199,6 +268,7 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.source, self.words = text, ""
+        self.size = len(text.encode())
         self.tables: dict[str, list[list[str]]] = {}
         self.references: list[str] = []
         self.ids: list[str] = []
@@ -277,5 +347,5 @@ def _report(folder: Path) -> Page:
     assert "@import" not in page.source
     assert not re.search(r"\bnan\b|\binf\b|\bNone\b|\bundefined\b", page.text, re.I)
     assert all(alt.strip() for alt in [*page.alts, *page.images])
-    assert "prefers-color-scheme: dark" in page.source
+    assert "color-scheme: light dark" in page.source
     return page

@@ -48,7 +48,8 @@ def test_table_of_a_run(make_run: Any, report: Callable[[Path], Any]) -> None:
     assert cells["an epoch [mJ]"] == "0.004"
     assert cells["digital : this"] == "50"
     assert cells["time an example [µs]"] == "0.4"
-    assert "2.5 pulses a device, 1,234 at most; 12.50% of devices had more than 7" in page.text
+    assert page.tables["wear"][0][-1] == "devices above 7 pulses [%]"
+    assert page.row("wear", "0") == ["0", "10", "2.5", "1,234", "12.50"]
     status = {row[0]: row[4] for row in page.tables["operations"][1:]}
     assert status["adc_pj"] == "fitted"
     assert status["mac32_pj"] == "verified"

@@ -70,8 +70,9 @@ def test_comparison_shows_pictures_devices_and_command(compared: tuple[Path, Any
         "SET response", "Up and down response",
     ):  # fmt: skip
         assert title + "." in page.text, title
-    # 6 by epoch; histograms of 2 layers: fp32 1, mca 3, rpu 2 + 2 kinds; 2 devices
-    assert len(page.alts) == 6 + 2 * (1 + 3 + 2 + 2) + 2
+    # 6 by epoch; 2 devices; of each of 2 seeds histograms of 2 layers (fp32 1, mca 3, rpu 2 and
+    # 2 kinds) and small curves (quality and loss; pulses, refreshes of those that have them)
+    assert len(page.alts) == 6 + 2 + 2 * (2 * (1 + 3 + 2 + 2) + (2 + 4 + 4 + 3))
     assert "nandakumar2018 (used by MCA, RPU)" in page.text
     assert "Front. Neurosci. 10:333 (2016), RPU baseline" in page.text
     assert page.row("parameters", "beta")[4] == "recalled"
@@ -272,3 +273,66 @@ def test_pictures_follow_the_scheme_and_keep_one_colour_a_rule() -> None:
     assert 'aria-label="with &#34;quotes&#34; &amp; &lt;tags&gt;"' in picture
     assert len({rule_colour(rule) for rule in ("fp32", "mca", "rpu")}) == 3
     assert Painter().lines([Curve("empty", "#000000", ())], "y", "none") is None
+
+
+def test_every_run_has_its_own_page_and_numbers(compared: tuple[Path, Any]) -> None:
+    folder, page = compared
+    entries = json.loads((folder / "comparison.json").read_text())["entries"]
+    names = [row[0].strip() for row in page.tables["runs"][1:]]
+    assert len(names) == len(entries) == 8
+    for entry in entries:
+        name = {"fp32": "float32", "mca": "MCA", "rpu": "RPU"}[entry["rule"]]
+        name += f" on {entry['device_model']}" if entry["device_model"] else ""
+        row = page.row("runs", f"{name}, seed {entry['seed']}")
+        assert row[1] == f"{100 * entry['metrics']['test_accuracy']:.2f}"
+        pulses = [f"{entry[key]:,}" for key in ("set_pulses", "reset_pulses")]
+        assert row[5:7] == (["—", "—"] if entry["rule"] == "fp32" else pulses)
+    ids = [name for name in page.ids if name.startswith("run-")]
+    assert "run-mca-on-nandakumar2018-seed-1" in ids
+    assert [f"#{name}" in page.references for name in ids] == [True] * 8
+    devices = {"#device-1", "#device-2"}
+    assert devices <= set(page.references)
+    assert page.tables["own"].count(["seed", "1"]) == 4
+
+
+def test_a_single_run_is_one_page_with_its_ledger(make_run: Any, report: Report) -> None:
+    folder = make_run("mca")
+    path = folder / "result.json"
+    layer = {"weights": 10, "devices": 20, "forward_reads": 1500, "forward_adc": 7,
+             "backward_adc": 5, "slots": 0, "set_pulses": 1234, "chi_entries": 3}  # fmt: skip
+    layers = {"hidden": layer, "output": layer | {"set_pulses": 1}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"ledger": {"layers": layers}}))
+    page = report(folder)
+    assert not [name for name in page.ids if name.startswith("run-")]
+    head = page.tables["ledger"][0]
+    hidden, both = (page.row("ledger", name) for name in ("hidden", "all layers"))
+    cells = dict(zip(head, zip(hidden, both, strict=True), strict=True))
+    assert cells["ADC conversions"] == ("12", "24")
+    assert cells["SET or up pulses"] == ("1,234", "1,235")
+    assert "slots of bit streams" not in cells
+    assert "refreshes" not in cells
+
+
+def test_a_large_comparison_stays_small(make_comparison: Any, report: Report) -> None:
+    """Twelve runs of six layers, each with a sheet."""
+    layers = dict.fromkeys([f"generator.{k}" for k in range(6)], 30_000)
+    gan = {"task": "gan", "data": "mnist"}
+    page = report(
+        make_comparison(
+            FOUR, (0, 1, 2), layers=layers, options=gan, images=True, sheet_bytes=60_000
+        )
+    )  # sheets as large as those of MNIST are
+    assert len(page.images) == 12
+    assert len(page.alts) > 12 * 6
+    assert page.size < 3e6
+
+
+def test_of_many_runs_the_first_of_each_rule_have_pictures(
+    make_comparison: Any, report: Report
+) -> None:
+    page = report(make_comparison((("fp32", PCM), ("mca", PCM)), tuple(range(40))))
+    assert page.size < 3e6
+    for name in ("float32", "MCA on nandakumar2018"):
+        drawn = {k for k in range(40) if any(f"{name}, seed {k}:" in alt for alt in page.alts)}
+        assert drawn == set(range(12))
+    assert len([name for name in page.ids if name.startswith("run-")]) == 80
