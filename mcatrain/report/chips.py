@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mcatrain.report.energy import chips_in_words
 from mcatrain.report.metrics import METRICS, Metric
-from mcatrain.report.summary import decimal
+from mcatrain.report.summary import decimal, significant
 from mcatrain.run.records import Results, number
 
 _SOURCES = {
@@ -18,12 +19,14 @@ _SOURCES = {
 
 @dataclass(frozen=True)
 class ChipsSection:
-    """Rows of the two tables: (source, sd, interval), and (chip, seed, draw, metric, pulses)."""
+    """Rows of the two tables: (source, sd, interval), and a chip's cells; what all spent."""
 
     metric: Metric
     parts: tuple[tuple[str, str, str], ...]
+    columns: tuple[str, ...]
     chips: tuple[tuple[str, ...], ...]
     has_draws: bool
+    spent: tuple[str, ...]
 
 
 def chips_section(results: Results, metric: Metric) -> ChipsSection | None:
@@ -32,6 +35,13 @@ def chips_section(results: Results, metric: Metric) -> ChipsSection | None:
         return None
     entries = results.table.get("entries") or []
     has_draws = any(entry.get("draw") is not None for entry in entries)
+    has_energy = all(isinstance(entry.get("energy"), dict) for entry in entries)
+    columns = ["chip", "seed", *(["draw of the parameters"] if has_draws else [])]
+    columns += [
+        f"{metric.name} [{metric.unit}]",
+        "pulses",
+        *(["energy [mJ]"] if has_energy else []),
+    ]
     chips = []
     for chip, entry in enumerate(entries):
         value = number(entry["metrics"].get(metric.key))
@@ -39,9 +49,10 @@ def chips_section(results: Results, metric: Metric) -> ChipsSection | None:
         draw = [str(entry["draw"])] if has_draws else []
         shown = decimal(scaled, metric.digits)
         pulses = f"{entry['set_pulses'] + entry['reset_pulses']:,}"
-        chips.append((str(chip), str(entry["seed"]), *draw, shown, pulses))
-    rows = tuple(_parts(results.table, metric))
-    return ChipsSection(metric, rows, tuple(chips), has_draws)
+        energy = [significant(1e3 * entry["energy"]["total"])] if has_energy else []
+        chips.append((str(chip), str(entry["seed"]), *draw, shown, pulses, *energy))
+    rows, spent = tuple(_parts(results.table, metric)), tuple(chips_in_words(results))
+    return ChipsSection(metric, rows, tuple(columns), tuple(chips), has_draws, spent)
 
 
 def _parts(result: dict[str, Any], metric: Metric) -> list[tuple[str, str, str]]:

@@ -10,8 +10,17 @@ from typing import Any
 from devicemodels.errors import InputError
 from devicemodels.quantities import Quantity
 from mcatrain import energy
-from mcatrain.report.summary import Group, budget_in_words, decimal, group_runs, significant
-from mcatrain.run.records import load_results, number
+from mcatrain.report.summary import (
+    Group,
+    Spread,
+    budget_in_words,
+    decimal,
+    group_runs,
+    mean_and_spread,
+    significant,
+)
+from mcatrain.run.records import Results, load_results, number
+from mcatrain.run.sums import wear_of_all
 
 #: The paper's network, and what our own run of it sent: 1.1 pulses an image.
 _PAPER = energy.mlp_image((784, 250, 10), pulses=1100, examples=1000, refresh_every=100)
@@ -44,17 +53,15 @@ class EnergySection:
 
 
 def energy_section(groups: Sequence[Group]) -> EnergySection | None:
-    """Return the energy of the first finished run of every group; None where none tells it."""
+    """Return the energy of every group, the mean of its finished runs; None where none tells it."""
     rows, models, wear = [], [], []
     for group in groups:
-        found = next(
-            (r.outcome for r in group.runs if isinstance(r.outcome.get("energy"), dict)), None
-        )
-        if found is None:
+        told = [r.outcome for r in group.runs if isinstance(r.outcome.get("energy"), dict)]
+        if not told:
             continue
-        rows.append((group.rule, [group.label, *_cells(found["energy"])]))
-        models.append(str(found["energy"].get("model")))
-        wear += [f"{group.label}: {line}" for line in _wear(found)]
+        rows.append((group.rule, [group.label, *_cells([outcome["energy"] for outcome in told])]))
+        models.append(str(told[0]["energy"].get("model")))
+        wear += [f"{group.label}: {line}" for line in _wear(told)]
     if not rows:
         return None
     columns = (
@@ -69,33 +76,59 @@ def energy_section(groups: Sequence[Group]) -> EnergySection | None:
     return EnergySection(columns, tuple(rows), models[0], note, parameters, tuple(wear))
 
 
-def _cells(found: dict[str, Any]) -> list[str]:
-    """Return the cells of one row; parts are for an example."""
+def _cells(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the cells of one row; what an example takes by part is the mean over runs alone."""
+    columns = list(zip(*map(_values, runs), strict=True))
+    parts = [Spread.of(values) for values in columns[: len(_COLUMNS)]]
+    means = [significant(part.mean if part else None) for part in parts]
+    return means + [mean_and_spread(values) for values in columns[len(_COLUMNS) :]]
+
+
+def _values(found: dict[str, Any]) -> list[float | None]:
+    """Return the numbers of one run's row; parts are for an example."""
     whole, each = number(found.get("total")), number(found.get("per_example"))
     scale = 1e9 * each / whole if whole and each is not None else 0.0
     parts = found.get("parts") or {}
-    cells = []
+    values: list[float | None] = []
     for names in _COLUMNS.values():
         known = [parts[name] for name in names if name in parts]
-        cells.append(significant(scale * sum(known)) if known else "—")
-    per_epoch, ratio = number(found.get("per_epoch")), number(found.get("ratio"))
+        values.append(scale * sum(known) if known else None)
     digital = number((found.get("digital") or {}).get("per_example"))
-    seconds = number(found.get("seconds_per_example"))
-    cells += [significant(None if each is None else 1e9 * each)]
-    cells += [significant(None if per_epoch is None else 1e3 * per_epoch)]
-    cells += [significant(None if digital is None else 1e9 * digital), significant(ratio)]
-    return [*cells, significant(None if seconds is None else 1e6 * seconds)]
+    per_epoch, seconds = number(found.get("per_epoch")), number(found.get("seconds_per_example"))
+    for value, unit in ((each, 1e9), (per_epoch, 1e3), (digital, 1e9)):
+        values.append(None if value is None else unit * value)
+    return [*values, number(found.get("ratio")), None if seconds is None else 1e6 * seconds]
 
 
-def _wear(outcome: dict[str, Any]) -> list[str]:
-    table = (outcome.get("ledger") or {}).get("wear") or {}
-    said = []
-    for layer, found in (table.get("layers") or {}).items():
+def _wear(outcomes: Sequence[dict[str, Any]]) -> list[str]:
+    tables = [found for o in outcomes if (found := (o.get("ledger") or {}).get("wear"))]
+    if not tables:
+        return []
+    endurance, said = tables[0].get("endurance"), []
+    for layer in tables[0].get("layers") or {}:
+        found = wear_of_all([table["layers"][layer] for table in tables])
         line = f"layer {layer}: {found['mean']:.3g} pulses a device, {found['most']:,} at most"
-        if table.get("endurance") is not None:
-            line += f"; {found['share_above']:.2%} of devices had more than {table['endurance']:g}"
+        if endurance is not None:
+            line += f"; {found['share_above']:.2%} of devices had more than {endurance:g}"
         said.append(line + ".")
     return said
+
+
+def chips_in_words(results: Results) -> list[str]:
+    """Return what all chips of a training spent together, [] where that is not known."""
+    spent = (results.table or {}).get("energy") if results.chips else None
+    if not isinstance(spent, dict) or not results.table:
+        return []
+    table = results.table
+    whole, chip = number(spent.get("total")), spent.get("chip") or {}
+    each = [number((chip.get("total") or {}).get(key)) for key in ("mean", "sd")]
+    if whole is None or each[0] is None:
+        return []
+    pulses = table["set_pulses"] + table["reset_pulses"]
+    said = f"All {table['chips']} chips together spent {1e3 * whole:.4g} mJ"
+    said += f" and {pulses:,} pulses on {table['examples']:,} examples; a chip "
+    said += f"{1e3 * each[0]:.4g}" + (f" ± {1e3 * each[1]:.2g}" if each[1] else "") + " mJ."
+    return [said]
 
 
 def bought(entry: dict[str, Any]) -> str:
@@ -143,7 +176,8 @@ def paper_in_words() -> list[str]:
 
 def results_in_words(folder: Path) -> list[str]:
     """Return the table of a run or comparison folder. Raises InputError where it has none."""
-    section = energy_section(group_runs(load_results(folder)))
+    results = load_results(folder)
+    section = energy_section(group_runs(results))
     if section is None:
         raise InputError(
             f"{folder}: no finished run here tells its energy: finish it with --resume, or train "
@@ -153,7 +187,8 @@ def results_in_words(folder: Path) -> list[str]:
     for _, row in section.rows:
         said += ["", row[0]]
         said += [
-            f"  {name:34} {cell:>12}"
+            f"  {name:34} {cell:>16}"
             for name, cell in zip(section.columns[1:], row[1:], strict=True)
         ]
-    return [*said, "", *section.wear] if section.wear else said
+    notes = [*chips_in_words(results), *section.wear]
+    return [*said, "", *notes] if notes else said

@@ -160,7 +160,7 @@ def summary_table(
         programs = group.rule != "fp32"
         row += [significant(s.mean if s and programs else None) for s in (pulses, refreshes)]
         row.append(decimal(seconds.mean if seconds else None, 1))
-        rows.append(row + [budget_in_words(group.runs[0].outcome)] * has_budget)
+        rows.append(row + [budget_in_words(*(r.outcome for r in group.runs))] * has_budget)
     return columns, rows
 
 
@@ -171,17 +171,29 @@ def _gap(one: Spread | None, other: Spread | None, digits: int) -> str:
     return text if text[0] == "−" or not float(text.replace(",", "")) else "+" + text
 
 
-def budget_in_words(outcome: dict[str, Any]) -> str:
-    """Say what a run's budget was and how far it went; an em dash if it had none."""
-    budget = outcome.get("budget")
-    if not isinstance(budget, dict):
+def mean_and_spread(values: Iterable[float | None], scale: float = 1.0) -> str:
+    """Write the mean of what is known, three digits, and ± the standard deviation if there is."""
+    spread = Spread.of(None if value is None else scale * value for value in values)
+    tail = f" ± {significant(spread.sd)}" if spread and spread.sd else ""
+    return significant(spread.mean if spread else None) + tail
+
+
+def budget_in_words(*outcomes: dict[str, Any]) -> str:
+    """Say what the budget of each run was and how far it went in the mean; — if there was none."""
+    budgets = [found for o in outcomes if isinstance(found := o.get("budget"), dict)]
+    known = [
+        [number(budget.get(key)) for key in ("amount", "spent", "epochs")] for budget in budgets
+    ]
+    if not budgets or any(value is None for values in known for value in values):
         return "—"
-    unit = "J" if budget.get("kind") == "energy" else str(budget.get("kind"))
-    amount, spent, epochs = (number(budget.get(key)) for key in ("amount", "spent", "epochs"))
-    if amount is None or spent is None or epochs is None:
-        return "—"
-    head = f"{spent:.4g} of {amount:.4g} {unit}, {epochs:.3g} epochs"
-    return head if budget.get("used_up") else f"{head}: not spent"
+    kind = budgets[0].get("kind")
+    amount, spent, epochs = zip(*known, strict=True)
+    head = f"{mean(spent):.4g} of {amount[0]:.4g} {'J' if kind == 'energy' else kind}, "
+    head += f"{mean_and_spread(epochs)} epochs"
+    left = sum(not budget.get("used_up") for budget in budgets)
+    if not left:
+        return head
+    return f"{head}: not spent" + (f" by {left} of {len(budgets)}" if len(budgets) > 1 else "")
 
 
 def _pulses_per_example(outcome: dict[str, Any]) -> float | None:

@@ -20,6 +20,7 @@ from mcatrain.run.folder import begin_run, check_run, read_result, write_json
 from mcatrain.run.lockstep import serves
 from mcatrain.run.processes import run_all, run_together
 from mcatrain.run.spread import components
+from mcatrain.run.sums import together
 from mcatrain.run.writing import write_text
 
 #: Fewer chips share no seed that could be told from their devices.
@@ -93,8 +94,10 @@ def _summary(
     levels: dict[str, list[int]],
     command: list[str],
 ) -> dict[str, Any]:
+    kept = ("seed", "metrics", "set_pulses", "reset_pulses", "refreshes", "examples")
     entries = [
-        {key: result[key] for key in ("seed", "metrics", "set_pulses", "reset_pulses", "refreshes")}
+        {key: result[key] for key in kept}
+        | {key: result[key] for key in ("energy", "budget") if key in result}
         | {"draw": levels[DRAW][chip] if DRAW in levels else None}
         for chip, result in enumerate(results)
     ]
@@ -110,6 +113,7 @@ def _summary(
         "metrics": {name: _mean(values) for name, values in measured.items()},
         "spread": {name: _spread(values, levels) for name, values in measured.items()},
         **{key: sum(result[key] for result in results) for key in sums},
+        **together(results),
         "remarks": list(dict.fromkeys(text for r in results for text in r["remarks"])),
         "entries": entries,
         "options": asdict(config),

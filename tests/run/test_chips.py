@@ -16,6 +16,7 @@ import pytest
 import devicemodels
 import mcatrain.run.processes
 from devicemodels.errors import InputError
+from mcatrain.report.summary import significant
 from mcatrain.run.chips import train_chips
 from mcatrain.run.config import TrainConfig
 
@@ -62,6 +63,50 @@ def test_the_first_chip_is_the_single_run(run: Callable[..., Path]) -> None:
     assert body["entries"][0]["metrics"] == alone["metrics"]
     alone = json.loads((run("other", epochs=1, seed=5, device_seed=6) / "result.json").read_text())
     assert body["entries"][1]["metrics"] == alone["metrics"]
+
+
+def test_what_chips_spent_is_summed() -> None:
+    """Ledger and energy, from the files of each; a budget of pulses ends every chip apart."""
+    options: dict[str, Any] = {"epsilon": 0.005, "refresh_every": 4, "wear": True, "endurance": 2}
+    body = chips("out", chips=3, **options)
+    each = [json.loads(Path(f"out/chips/{k}/result.json").read_text()) for k in range(3)]
+    total = body["ledger"]["total"]
+    assert total["set_pulses"] == body["set_pulses"] > 0
+    for name, value in total.items():
+        assert value == sum(one["ledger"]["total"][name] for one in each), name
+        assert value == sum(layer[name] for layer in body["ledger"]["layers"].values()), name
+    spent, energies = body["energy"], [one["energy"] for one in each]
+    totals = [one["total"] for one in energies]
+    assert len(set(totals)) > 1
+    assert spent["total"] == pytest.approx(sum(spent["parts"].values()))
+    assert spent["total"] == pytest.approx(sum(totals))
+    assert spent["per_example"] == pytest.approx(sum(totals) / 60)
+    assert spent["per_epoch"] == pytest.approx(np.mean(totals))
+    assert spent["ratio"] == pytest.approx(spent["digital"]["per_example"] / spent["per_example"])
+    assert spent["chip"]["total"]["mean"] == pytest.approx(np.mean(totals))
+    assert spent["chip"]["total"]["sd"] == pytest.approx(np.std(totals, ddof=1))
+    assert [entry["energy"] for entry in body["entries"]] == energies
+    assert "budget" not in body
+    wear = body["ledger"]["wear"]["layers"]["0"]
+    tables = [one["ledger"]["wear"]["layers"]["0"] for one in each]
+    assert wear["devices"] == sum(table["devices"] for table in tables)
+    assert wear["most"] == max(table["most"] for table in tables)
+    for name in ("mean", "share_above"):  # layers of chips are alike in size
+        assert wear[name] == pytest.approx(np.mean([table[name] for table in tables]))
+    pulses = (
+        body["ledger"]["layers"]["0"]["set_pulses"] + body["ledger"]["layers"]["0"]["reset_pulses"]
+    )
+    assert wear["mean"] * wear["devices"] == pytest.approx(pulses)
+
+    cut = chips("cut", chips=3, budget="pulses", budget_amount=total["set_pulses"] // 6, **options)
+    budget, budgets = cut["budget"], [entry["budget"] for entry in cut["entries"]]
+    assert budget["used_up"]
+    assert len({one["epochs"] for one in budgets}) > 1
+    for name in ("spent", "epochs"):
+        values = [one[name] for one in budgets]
+        assert budget[name] == pytest.approx(np.mean(values))
+        assert budget["sd"][name] == pytest.approx(np.std(values, ddof=1))
+    assert cut["examples"] == sum(entry["examples"] for entry in cut["entries"]) < 60
 
 
 def test_each_row_has_its_own_draw(fitted: str) -> None:
@@ -180,6 +225,14 @@ def test_report(command: Callable[..., tuple[int, str, str]], fitted: str) -> No
     assert "Spread over chips" in page
     assert "draw of the parameters" in page
     assert "4 of 4 chips" in page
+    spent = json.loads(Path("out/result.json").read_text())["energy"]
+    code, said, _ = command("energy", "out")
+    assert code == 0
+    for text in (page, said):
+        assert f"All 4 chips together spent {1e3 * spent['total']:.4g} mJ" in text
+    (row,) = [line for line in said.splitlines() if "an example [nJ]" in line][:1]
+    mean, sd = (1e9 * spent["chip"]["per_example"][key] for key in ("mean", "sd"))
+    assert row.split("[nJ]")[1].strip() == f"{significant(mean)} ± {significant(sd)}"
     Path("out/result.json").unlink()
     Path("out/chips/3/config.toml").unlink()
     assert command("report", "out")[0] == 0

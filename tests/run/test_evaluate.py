@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from devicemodels import InputError
+from devicemodels.synapses.pair import DifferentialPair
 from mcatrain.run.times import in_words, times_s
+from mcatrain.tasks.mlp import MLPTask
+from mcatrain.tile import tiles
 
 Command = Callable[..., tuple[int, str, str]]
 Run = Callable[..., Path]
@@ -150,6 +154,31 @@ def test_compensation_wins_back_what_a_year_of_drift_takes(
     verified = cost["write-verify"]
     assert verified["verify_reads"] == verified["writes"] > devices
     assert 0.9 < verified["converged"] <= 1
+
+
+def test_trained_devices_are_read_exactly(
+    run: Run, command: Command, no_report: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training reads drift to a tolerance (half a percent), evaluation to float32's rounding."""
+    run("x")
+    evaluate, worst = MLPTask.evaluate, []
+
+    def look(task: MLPTask, model: Any) -> Any:
+        for tile in tiles(model).values():
+            if isinstance(tile.synapse, DifferentialPair):
+                g = tile.synapse.conductances(tile.now_s)
+                exact = (g["G+"] - g["G-"]) / tile.synapse.pair.beta
+                largest = torch.maximum(g["G+"], g["G-"]) / tile.synapse.pair.beta
+                off = (tile.weights().view(-1) - exact).abs() / largest
+                worst.append(float(off.max()))
+        return evaluate(task, model)
+
+    monkeypatch.setattr(MLPTask, "evaluate", look)
+    # Each second time is so soon after the first that a cache with the tolerance would stand.
+    options = "--times 1h,1.02h,1d,1.02d --chips 1 --compensation none --on own"
+    assert command("evaluate", "x", *options.split())[0] == 0
+    assert len(worst) == 2 * 4
+    assert max(worst) < 1e-6
 
 
 def test_float32_weights_are_programmed(run: Run, command: Command, no_report: None) -> None:
