@@ -24,7 +24,7 @@ from devicemodels.devices.step import (
     StepParameters,
 )
 from devicemodels.kernels import cpu, reference
-from devicemodels.kernels.cpu.normals import philox
+from devicemodels.kernels.cpu.normals import mixed
 from devicemodels.kernels.reference import DUE_BLOCK
 from devicemodels.pulses import rounds
 
@@ -181,16 +181,18 @@ def test_pulse_pairs(repeats: bool, noisy: bool, both: Both) -> None:
     assert (expected[-1][1::3] < 1e5).all()
 
 
-def test_philox_is_the_published_one() -> None:
-    """Known answers of Philox4x32-10 (kat_vectors of Random123): counter and key of 0."""
-    words = [np.empty(4, np.uint32) for _ in range(4)]
-    philox(0, np.uint64(0), *words)
-    assert [hex(w[0]) for w in words] == ["0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8"]
+def test_mixer_is_the_published_one() -> None:
+    """First outputs of splitmix64 for the seed 1234567 (Rosetta Code's, from Vigna's C code)."""
+    high, low = np.empty(3, np.int32), np.empty(3, np.int32)
+    mixed(np.uint64(1234567), np.uint64(0), high, low)
+    words = (high.view(np.uint32).astype(np.uint64) << np.uint64(32)) | low.view(np.uint32)
+    assert words.tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
 @pytest.mark.parametrize("form", ["reference", "cpu"])
 def test_normals(form: str) -> None:
-    """2^18 draws of two seeds: Kolmogorov-Smirnov, squares, neighbours; false alarm 1e-6 each."""
+    """2^18 draws of two seeds: Kolmogorov-Smirnov, squares, angles of the pairs that are made
+    together, neighbours; false alarm 1e-6 each."""
     draws = torch.empty(2, 2**18)
     with kernels.use(form):
         for seed in (0, 1):
@@ -204,9 +206,12 @@ def test_normals(form: str) -> None:
     for z in draws.double().numpy():
         assert stats.kstest(z, "norm").pvalue > 1e-6
         assert abs((z**4).mean() - 3) < 5 * math.sqrt(96 / z.size)  # var of z^4 is 96
+        first, second = z.reshape(-1, 2, 512).transpose(1, 0, 2)
+        turns = np.arctan2(second, first) / (2 * np.pi) + 0.5
+        assert stats.kstest(turns.ravel(), "uniform").pvalue > 1e-6
     one, two = draws.double()
-    # Pairs of one angle lie 256 apart.
-    for lag in (0, 1, 2, 255, 256, 257):
+    # Pairs of one angle lie 512 apart.
+    for lag in (0, 1, 2, 511, 512, 513):
         product = one[lag:] * two[: len(two) - lag] if lag == 0 else one[lag:] * one[:-lag]
         assert abs(float(product.mean())) < 5 / math.sqrt(len(product))
     assert 4 < float(draws.abs().max()) < 6.8

@@ -67,6 +67,12 @@ def from_bfloat16(bits: Any) -> Any:
     return _float_of(np.int32(bits) << np.int32(16))
 
 
+@njit(cache=True, inline="always")
+def with_sign(value: Any, bits: Any) -> Any:
+    """Return a float32, of the other sign where the lowest of int32 ``bits`` is 1."""
+    return _float_of(np.int32(_bits_of(value) ^ np.int32(bits << np.int32(31))))
+
+
 # Numba computes with int64 unless told at every step; vectors of these hold half as many.
 @njit(cache=True, fastmath=FAST, inline="always")
 def log(x: Any) -> Any:
