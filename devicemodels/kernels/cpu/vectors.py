@@ -49,14 +49,14 @@ def _float(_: Any, bits: Any) -> Any:
     return types.float32(types.int32), _bitcast(types.float32)
 
 
-_bits_of: Any = intrinsic(_bits)
-_float_of: Any = intrinsic(_float)
+bits_of: Any = intrinsic(_bits)
+float_of: Any = intrinsic(_float)
 
 
 @njit(cache=True, inline="always")
 def to_bfloat16(value: Any) -> Any:
     """Round a finite float32 to the nearest bfloat16; return its bits, int16."""
-    bits = _bits_of(value)
+    bits = bits_of(value)
     half = np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))
     return np.int16((bits + half) >> np.int32(16))
 
@@ -64,23 +64,23 @@ def to_bfloat16(value: Any) -> Any:
 @njit(cache=True, inline="always")
 def from_bfloat16(bits: Any) -> Any:
     """Return the float32 of the bits (int16) of a bfloat16."""
-    return _float_of(np.int32(bits) << np.int32(16))
+    return float_of(np.int32(bits) << np.int32(16))
 
 
 @njit(cache=True, inline="always")
 def with_sign(value: Any, bits: Any) -> Any:
     """Return a float32, of the other sign where the lowest of int32 ``bits`` is 1."""
-    return _float_of(np.int32(_bits_of(value) ^ np.int32(bits << np.int32(31))))
+    return float_of(np.int32(bits_of(value) ^ np.int32(bits << np.int32(31))))
 
 
 # Numba computes with int64 unless told at every step; vectors of these hold half as many.
 @njit(cache=True, fastmath=FAST, inline="always")
 def log(x: Any) -> Any:
     """Return ln x for x > 0."""
-    bits = _bits_of(x)
+    bits = bits_of(x)
     # x is 2^exponent and a mantissa of sqrt(1/2) to sqrt(2).
     exponent = np.int32(np.int32(bits - _ROOT_HALF) >> _MANTISSA)
-    m = _float_of(np.int32(bits - np.int32(exponent << _MANTISSA))) - _ONE
+    m = float_of(np.int32(bits - np.int32(exponent << _MANTISSA))) - _ONE
     e, z = np.float32(exponent), m * m
     p = ((((_L0 * m + _L1) * m + _L2) * m + _L3) * m + _L4) * m + _L5
     p = ((p * m + _L6) * m + _L7) * m + _L8
@@ -93,7 +93,7 @@ def exp(y: Any) -> Any:
     k = np.floor(y * _LOG2_E + _HALF)
     r = y - k * _LN2 - k * _LN2_REST
     q = ((((_E0 * r + _E1) * r + _E2) * r + _E3) * r + _E4) * r + _E5
-    power = _float_of(np.int32(np.int32(np.int32(k) + _BIAS) << _MANTISSA))
+    power = float_of(np.int32(np.int32(np.int32(k) + _BIAS) << _MANTISSA))
     return (q * r * r + r + _ONE) * power
 
 

@@ -9,7 +9,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from devicemodels.kernels.cpu.vectors import from_bfloat16, to_bfloat16
+from devicemodels.kernels.cpu.vectors import bits_of, float_of, from_bfloat16, to_bfloat16
 from mcatrain.kernels.reference import noise_product
 
 if TYPE_CHECKING:
@@ -21,32 +21,32 @@ _NO_ARRAY = np.empty((0, 0), dtype=np.float32)
 _NO_BITS = np.empty((0, 0), dtype=np.int16)
 #: Numbers of a part of a batch: 2 MiB of float32.
 _CHUNK = 2**19
-#: Numbers in which a maximum is looked for side by side.
-_LANES = 16
+#: All bits of a float32 but its sign.
+_NO_SIGN = np.int32(0x7FFFFFFF)
 _FIRST = torch.zeros(1, dtype=torch.int64)
+
+
+@njit(cache=True, inline="always")
+def _within(value: Any, bound: Any) -> Any:
+    """Return value within -bound and bound; what is no number stays so."""
+    value = -bound if value < -bound else value
+    return bound if value > bound else value
 
 
 @njit(cache=True, inline="always")
 def _round(value: Any, dither: Any, at: int, limit: Any) -> Any:
     """To nearest, or stochastically where there is dither; within the levels."""
     value = np.floor(value + dither[at]) if dither.size else np.rint(value)
-    return min(max(value, -limit), limit)
+    return _within(value, limit)
 
 
-@njit(cache=True, fastmath={"nnan", "nsz"})
+@njit(cache=True)
 def _top(x: Any) -> Any:
-    """Return max|x|: of lanes beside each other, which the compiler keeps in vectors (4x)."""
-    tops = np.zeros(_LANES, np.float32)
-    whole = x.size - x.size % _LANES
-    for start in range(0, whole, _LANES):
-        for lane in range(_LANES):
-            tops[lane] = max(tops[lane], abs(x[start + lane]))
-    top = np.float32(0.0)
-    for lane in range(_LANES):
-        top = max(top, tops[lane])
-    for j in range(whole, x.size):
-        top = max(top, abs(x[j]))
-    return top
+    """Return max|x|, or NaN: numbers of one sign lie in the order of their bits."""
+    top = np.int32(0)
+    for j in range(x.size):
+        top = max(top, np.int32(bits_of(x[j]) & _NO_SIGN))
+    return float_of(top)
 
 
 @njit(cache=True)
@@ -61,7 +61,7 @@ def _drive(x: Any, levels: int, manage: bool, divisor: Any, dither: Any, out: An
     for j in range(x.size):
         value = x[j] * over
         if levels:
-            value = min(max(value, -one), one) * limit
+            value = _within(value, one) * limit
             value = _round(value, dither, j, limit) * unit
         out[j] = value
     return scale
@@ -92,7 +92,7 @@ def _sense(
             value += np.sqrt(variance) * normals[i]
         if abs(value) >= bound:
             clipped = True
-            value = min(max(value, -bound), bound)
+            value = _within(value, bound)
         if levels:
             value = _round(value * rate, dither, i, np.float32(levels)) * step
         y[i] = value * scale
@@ -172,12 +172,11 @@ def _drive_rows(
         over = one / s if s > 0 else one
         if levels and dither.size:
             for j in range(xr.size):
-                value = min(max(xr[j] * over, -one), one) * limit
-                value = np.floor(value + dither[row, j])
-                line[j] = min(max(value, -limit), limit) * unit
+                value = np.floor(_within(xr[j] * over, one) * limit + dither[row, j])
+                line[j] = _within(value, limit) * unit
         elif levels:
             for j in range(xr.size):
-                line[j] = np.rint(min(max(xr[j] * over, -one), one) * limit) * unit
+                line[j] = np.rint(_within(xr[j] * over, one) * limit) * unit
         else:
             for j in range(xr.size):
                 line[j] = xr[j] * over
@@ -196,30 +195,32 @@ def _sense_rows(
     step, rate = _steps(levels, bound)
     limit = np.float32(levels)
     total = 0
+    edge, own = bits_of(bound), noise * noise
     for row in range(y.shape[0]):
-        yr, s, over = y[row], scale[row], 0
-        if normals.size:
-            z = normals[row]
-            if spread.size:
-                v = spread[row]
-                for i in range(yr.size):
-                    yr[i] += np.sqrt(noise * noise + from_bfloat16(v[i])) * z[i]
-            else:
-                for i in range(yr.size):
-                    yr[i] += noise * z[i]
-        for i in range(yr.size):
-            over += abs(yr[i]) >= bound
-            yr[i] = min(max(yr[i], -bound), bound)
-        if levels and dither.size:
+        yr, s, top = y[row], scale[row], np.int32(0)
+        if normals.size and spread.size:
+            z, v = normals[row], spread[row]
             for i in range(yr.size):
-                yr[i] = min(max(np.floor(yr[i] * rate + dither[row, i]), -limit), limit) * step
+                yr[i] += np.sqrt(own + from_bfloat16(v[i])) * z[i]
+        elif normals.size:
+            z = normals[row]
+            for i in range(yr.size):
+                yr[i] += noise * z[i]
+        for i in range(yr.size):
+            top = max(top, np.int32(bits_of(yr[i]) & _NO_SIGN))
+        if levels and dither.size:
+            u = dither[row]
+            for i in range(yr.size):
+                value = np.floor(_within(yr[i], bound) * rate + u[i])
+                yr[i] = _within(value, limit) * step * s
         elif levels:
             for i in range(yr.size):
-                yr[i] = np.rint(yr[i] * rate) * step
-        for i in range(yr.size):
-            yr[i] *= s
-        hits[row] = over
-        total += over > 0
+                yr[i] = np.rint(_within(yr[i], bound) * rate) * step * s
+        else:
+            for i in range(yr.size):
+                yr[i] = _within(yr[i], bound) * s
+        hits[row] = top >= edge
+        total += hits[row]
     return total
 
 
