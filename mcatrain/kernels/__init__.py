@@ -24,6 +24,11 @@ def add_patches(rows: Tensor, *rest: Any) -> None:
     form(__name__, rows).add_patches(rows, *rest)
 
 
+def lstm_forward(z: Tensor, c_before: Tensor) -> tuple[Tensor, Tensor]:
+    """See `cells.lstm_forward`."""
+    return form(__name__, z).lstm_forward(z, c_before)
+
+
 def lstm_backward(z: Tensor, *rest: Tensor) -> Tensor:
     """See `cells.lstm_backward`."""
     return form(__name__, z).lstm_backward(z, *rest)

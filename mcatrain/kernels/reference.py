@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from mcatrain.kernels.cells import lstm_backward
+from mcatrain.kernels.cells import lstm_backward, lstm_forward
 from mcatrain.kernels.windows import add_patches, patches
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "gains",
     "is_finite",
     "lstm_backward",
+    "lstm_forward",
     "noise_product",
     "patches",
     "spend",

@@ -7,7 +7,11 @@ from torch import Tensor
 
 from mcatrain.grid import Array
 from mcatrain.kernels.reference import noise_product
-from mcatrain.tile import Tile
+from mcatrain.tile import Read, Tile
+
+
+def _by_column(matrix: Tensor) -> Tensor:
+    return matrix.T.contiguous().T
 
 
 class StepByStep:
@@ -19,9 +23,16 @@ class StepByStep:
 
     def start_forward(self) -> None:
         """Do what can be done before the first step."""
+        self.read: Read | None = None
+        if isinstance(self.array, Tile) and self.lines.shape[1] > 1:
+            weights, variance = self.array.synapse.read(self.array.now_s)
+            # The way products like them best: every step reads them.
+            self.read = _by_column(weights), None if variance is None else _by_column(variance)
 
     def forward(self, t: int) -> Tensor:
         """Return the array's outputs (n, out) for line t, whose h is in place."""
+        if self.read is not None and isinstance(self.array, Tile):
+            return self.array.forward(self.lines[t], self.read)
         return self.array.forward(self.lines[t])
 
     def start_backward(self) -> None:

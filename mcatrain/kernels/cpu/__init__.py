@@ -1,6 +1,6 @@
 """Kernels in Numba, for the CPU: one pass, no temporaries, no compiler needed."""
 
-from mcatrain.kernels.cpu.cells import lstm_backward
+from mcatrain.kernels.cpu.cells import lstm_backward, lstm_forward
 from mcatrain.kernels.cpu.coincidences import coincidences, coincidences_sum
 from mcatrain.kernels.cpu.convert import convert
 from mcatrain.kernels.cpu.streams import gains
@@ -16,6 +16,7 @@ __all__ = [
     "gains",
     "is_finite",
     "lstm_backward",
+    "lstm_forward",
     "patches",
     "spend",
 ]

@@ -242,7 +242,9 @@ def _convert_rows(
     n = len(x)
     x = x.contiguous()
     y = torch.empty(n, len(weights))
-    scale = np.full(n, divisor, dtype=np.float32)
+    scale = np.empty(n, dtype=np.float32)
+    if not drive:
+        scale[:] = divisor
     hits = np.empty(n, dtype=np.int64)
     chunk = max(_CHUNK // max(x.shape[1], len(weights)), 1)
     line = torch.empty(min(chunk, n), x.shape[1]) if drive else x

@@ -13,6 +13,7 @@ from mcatrain.kernels.reference import (
     gains,
     is_finite,
     lstm_backward,
+    lstm_forward,
     patches,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "gains",
     "is_finite",
     "lstm_backward",
+    "lstm_forward",
     "patches",
     "spend",
 ]
