@@ -14,6 +14,16 @@ def convert(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
     return form(__name__, x).convert(x, *rest)
 
 
+def convert_patches(images: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
+    """See `patchwise.convert_patches`."""
+    return form(__name__, images).convert_patches(images, *rest)
+
+
+def convert_to_patches(d: Tensor, *rest: Any) -> Tensor | None:
+    """See `patchwise.convert_to_patches`."""
+    return form(__name__, d).convert_to_patches(d, *rest)
+
+
 def patches(images: Tensor, *rest: Any) -> None:
     """See `windows.patches`."""
     form(__name__, images).patches(images, *rest)

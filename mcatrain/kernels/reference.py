@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from mcatrain.kernels.cells import lstm_backward, lstm_forward
+from mcatrain.kernels.patchwise import convert_patches, convert_to_patches
 from mcatrain.kernels.windows import add_patches, patches
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ __all__ = [
     "coincidences",
     "coincidences_sum",
     "convert",
+    "convert_patches",
+    "convert_to_patches",
     "gains",
     "is_finite",
     "lstm_backward",

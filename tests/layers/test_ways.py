@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import mcatrain
 from mcatrain.grid import product
-from mcatrain.nn import streamed
+from mcatrain.kernels import patchwise
 from mcatrain.nn.patches import Patches
 from mcatrain.nn.sequence import InputsFirst, StepByStep
 
@@ -31,7 +31,7 @@ def test_streamed_convolution_is_the_product_of_all_patches(
     """8-bit converters without read noise: one image at a time, a few, all at once."""
     torch.manual_seed(0)
     layer = converted(nn.Conv2d(3, 5, 3, stride), "read-noise", periphery="mca")
-    monkeypatch.setattr(streamed, "_CHUNK", chunk)
+    monkeypatch.setattr(patchwise, "CHUNK", chunk)
     x = torch.randn(7, 3, 9, 8, requires_grad=True)
     y = layer(x)
     d = torch.randn_like(y)

@@ -3,6 +3,7 @@
 from mcatrain.kernels.cpu.cells import lstm_backward, lstm_forward
 from mcatrain.kernels.cpu.coincidences import coincidences, coincidences_sum
 from mcatrain.kernels.cpu.convert import convert
+from mcatrain.kernels.cpu.patchwise import convert_patches, convert_to_patches
 from mcatrain.kernels.cpu.streams import gains
 from mcatrain.kernels.cpu.update import accumulate, is_finite, spend
 from mcatrain.kernels.cpu.windows import add_patches, patches
@@ -13,6 +14,8 @@ __all__ = [
     "coincidences",
     "coincidences_sum",
     "convert",
+    "convert_patches",
+    "convert_to_patches",
     "gains",
     "is_finite",
     "lstm_backward",
