@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from mcatrain.pulselog import PulseLog
 
 
-#: Weights (out, in) and the variance of one read of each, or None.
-Read = tuple[Tensor, Tensor | None]
-
-
 @dataclass(frozen=True)
 class Block:
     """A part of a weight matrix: its rows (outputs) and columns (inputs)."""
@@ -104,13 +100,10 @@ class Tile(StateModule):
     def chance(self) -> Chance:
         return self.synapse.chance
 
-    def forward(self, x: Tensor, read: Read | None = None) -> Tensor:
-        """Return y (n, out) = ADC(W DAC(x) + noise) for the rows of x (n, in).
-
-        read: what the synapse reads now, where the caller has it already.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y (n, out) = ADC(W DAC(x) + noise) for the rows of x (n, in)."""
         synapse = self.synapse
-        read = synapse.read(self.clock.now_s) if read is None else read
+        read = synapse.read(self.clock.now_s)
         y = matvec(x, *read, self.periphery.forward, synapse.chance, self.reads.forward)
         scale = self._buffers["output_scale"]
         return y if scale is None else y.mul_(scale)

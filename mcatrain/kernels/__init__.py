@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
 from devicemodels.kernels import form
+
+if TYPE_CHECKING:
+    from mcatrain.kernels.lines import Lines
 
 
 def convert(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
@@ -22,6 +25,11 @@ def convert_patches(images: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
 def convert_to_patches(d: Tensor, *rest: Any) -> Tensor | None:
     """See `patchwise.convert_to_patches`."""
     return form(__name__, d).convert_to_patches(d, *rest)
+
+
+def convert_lines(of: Tensor, *rest: Any) -> Lines:
+    """See `lines.Lines`."""
+    return cast("Lines", form(__name__, of).Lines(of, *rest))
 
 
 def patches(images: Tensor, *rest: Any) -> None:

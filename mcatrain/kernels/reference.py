@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from mcatrain.kernels.cells import lstm_backward, lstm_forward
+from mcatrain.kernels.lines import Lines
 from mcatrain.kernels.patchwise import convert_patches, convert_to_patches
 from mcatrain.kernels.windows import add_patches, patches
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mcatrain.periphery import Converters
 
 __all__ = [
+    "Lines",
     "accumulate",
     "add_patches",
     "coincidences",

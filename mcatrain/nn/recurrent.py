@@ -13,7 +13,7 @@ from devicemodels.errors import InputError
 from mcatrain.grid import Array
 from mcatrain.nn.cells import Cell, GRUCell, LSTMCell
 from mcatrain.nn.options import Foundry, LayerOptions
-from mcatrain.nn.sequence import InputsFirst, StepByStep
+from mcatrain.nn.sequence import Converted, InputsFirst, StepByStep
 from mcatrain.tile import Tile
 
 _CELLS: dict[type[nn.RNNBase], Cell] = {nn.LSTM: LSTMCell(), nn.GRU: GRUCell()}
@@ -67,7 +67,7 @@ class Recurrence(torch.autograd.Function):
         m = memory.shape[2]
         d = lines.new_empty(steps, n, gates[0].shape[1])
         way = _way(array, lines, m)
-        way.start_backward()
+        way.start_backward(d)
         for t in reversed(range(steps)):
             d[t], through, dc = ctx.cell.backward(
                 gates[t], lines[t, :, width - m :], memory[t], memory[t + 1], dh + d_outputs[t], dc
@@ -90,6 +90,8 @@ class Recurrence(torch.autograd.Function):
 def _way(array: Array, lines: Tensor, units: int) -> StepByStep:
     if isinstance(array, Tile) and InputsFirst.serves(array):
         return InputsFirst(array, lines, units)
+    if isinstance(array, Tile) and Converted.serves(array, lines.shape[1]):
+        return Converted(array, lines, units)
     return StepByStep(array, lines, units)
 
 

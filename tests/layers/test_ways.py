@@ -56,7 +56,7 @@ def through(way: StepByStep, d: Tensor) -> list[Tensor]:
     """Return outputs, what goes back to h, and to [x, 1], of all steps."""
     way.start_forward()
     y = torch.stack([way.forward(t) for t in range(len(d))])
-    way.start_backward()
+    way.start_backward(d)
     dh = torch.stack([way.backward(t, d[t]) for t in reversed(range(len(d)))])
     return [y, dh, way.to_inputs(d)]
 

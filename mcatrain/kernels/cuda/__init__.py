@@ -7,6 +7,7 @@ products of bits, which are torch's, and the others, like ``is_finite``, are a f
 from mcatrain.kernels.cuda.convert import convert
 from mcatrain.kernels.cuda.update import accumulate, spend
 from mcatrain.kernels.reference import (
+    Lines,
     add_patches,
     coincidences,
     coincidences_sum,
@@ -20,6 +21,7 @@ from mcatrain.kernels.reference import (
 )
 
 __all__ = [
+    "Lines",
     "accumulate",
     "add_patches",
     "coincidences",
