@@ -100,16 +100,19 @@ def noise_type(like: Tensor) -> torch.dtype:
     return torch.float32 if like.is_cpu and not _multiplies_bfloat16() else torch.bfloat16
 
 
-def noise_product(squares: Tensor, variance: Tensor) -> Tensor:
+def noise_product(squares: Tensor, variance: Tensor, out: Tensor | None = None) -> Tensor:
     """Return squares (n, in) times variance^T (in, out), the variances of outputs; all bfloat16.
+
+    out (n, out): where it goes, if given.
 
     Sums are float32; factors and result are rounded by at most 0.4 %, to nearest, so that no mean
     shifts and a standard deviation is right to 0.6 % (the mean over many sums: far better).
     """
     kind = noise_type(squares)
     if squares.dtype == variance.dtype == kind:
-        return torch.mm(squares, variance.T)
-    return torch.mm(squares.to(kind), variance.T.to(kind)).to(variance.dtype)
+        return torch.mm(squares, variance.T, out=out)
+    product = torch.mm(squares.to(kind), variance.T.to(kind)).to(variance.dtype)
+    return product if out is None else out.copy_(product)
 
 
 def _round(value: Tensor, dither: Tensor | None) -> Tensor:

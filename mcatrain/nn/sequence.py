@@ -151,14 +151,19 @@ class InputsFirst(StepByStep):
             self.h_noise = self.h_noise.T.contiguous().T
             self.spread = noise_product(x.square().to(self.x_noise.dtype), self.x_noise)
             self.spread = self.spread.view(steps, n, -1)
+            self.noise = self.spread.new_empty(n, len(self.to_h))
+            self.squares = self.noise.new_empty(n, self.to_h.shape[1])
+            self.deviation = torch.empty_like(self.noise, dtype=torch.float32)
             self.normals = self.array.chance.normal(steps, n, self.sums.shape[2])
 
     def forward(self, t: int) -> Tensor:
         h = self.lines[t, :, self.inputs :]
         y = torch.addmm(self.sums[t], h, self.from_h)
         if self.noisy:
-            spread = noise_product(h.square().to(self.h_noise.dtype), self.h_noise)
-            y.addcmul_(self.normals[t], (spread + self.spread[t]).float().sqrt_())
+            torch.mul(h, h, out=self.squares)
+            noise_product(self.squares, self.h_noise, self.noise)
+            torch.add(self.noise, self.spread[t], out=self.deviation)
+            y.addcmul_(self.normals[t], self.deviation.sqrt_())
         return y
 
     def start_backward(self, d: Tensor) -> None:
@@ -166,12 +171,16 @@ class InputsFirst(StepByStep):
         self.array.reads.backward.vectors += steps * n
         if self.noisy:
             self.normals = self.array.chance.normal(steps, n, width - self.inputs)
+            self.noise = self.h_noise.new_empty(n, width - self.inputs)
+            self.squares = self.noise.new_empty(n, len(self.to_h))
+            self.deviation = torch.empty_like(self.noise, dtype=torch.float32)
 
     def backward(self, t: int, d: Tensor) -> Tensor:
         dh = torch.mm(d, self.to_h)
         if self.noisy:
-            spread = noise_product(d.square().to(self.h_noise.dtype), self.h_noise.T)
-            dh.addcmul_(self.normals[t], spread.float().sqrt_())
+            torch.mul(d, d, out=self.squares)
+            noise_product(self.squares, self.h_noise.T, self.noise)
+            dh.addcmul_(self.normals[t], self.deviation.copy_(self.noise).sqrt_())
         return dh
 
     def to_inputs(self, d: Tensor) -> Tensor:

@@ -44,8 +44,10 @@ class Lines(plain.Lines):
         self.line = torch.empty(n, width - ahead)
         noisy = 0 if variance is None else 1
         self.squares = torch.empty(n * noisy, width - ahead, dtype=torch.bfloat16)
+        self.noise = torch.empty(n * noisy, len(weights), dtype=torch.bfloat16)
         self.scale = np.ones((steps, n), np.float32)
-        self.numpy: Any = self.line.numpy(), bits(self.squares)
+        self.driven: Any = self.line.numpy(), bits(self.squares)
+        self.noise_bits = bits(self.noise)
         self.hits = np.empty(n, np.int64)
         self.settings = np.float32(c.output_noise), c.output_levels, np.float32(c.output_bound)
         if ahead:
@@ -68,25 +70,27 @@ class Lines(plain.Lines):
     def __call__(
         self, t: int, dither: Tensor | None, normals: Tensor | None, output_dither: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        if not self.direct or not _drive_rest(
-            self.arrays[t], self.ahead, self.c.input_levels, self.c.noise_management,
-            *self.numpy, self.scale[t],
-        ):  # fmt: skip
+        if not self.direct or not self._drive(t):
             return super().__call__(t, dither, normals, output_dither)
         if self.ahead:
             y = torch.addmm(self.sums[t], self.line, self.to_h)
         else:
             y = torch.mm(self.line, self.to_h)
-        spread = None
         if self.h_noise is not None:
-            spread = noise_product(self.squares, self.h_noise.T)
+            noise_product(self.squares, self.h_noise.T, self.noise)
             if self.ahead:
-                spread += self.spread[t]
+                self.noise += self.spread[t]
         clipped = sense_rows(
-            y.numpy(), bits(spread), rows(normals), *self.settings, rows(output_dither),
+            y.numpy(), self.noise_bits, rows(normals), *self.settings, rows(output_dither),
             self.scale[t], self.hits,
         )  # fmt: skip
         return y, torch.from_numpy(self.hits).nonzero().squeeze(1) if clipped else None
+
+    def _drive(self, t: int) -> bool:
+        """Convert what came last of lines[t]; return whether their scales hold."""
+        levels, manage = self.c.input_levels, self.c.noise_management
+        drive: Any = _drive_rest
+        return bool(drive(self.arrays[t], self.ahead, levels, manage, *self.driven, self.scale[t]))
 
 
 @njit(cache=True)
