@@ -50,6 +50,18 @@ def top(x: Any) -> Any:
 
 
 @njit(cache=True)
+def reaches(y: Any, bound: Any) -> bool:
+    """Return whether one of the outputs y is at its bound, or beyond."""
+    most = top(y)
+    if most >= bound or most < bound:
+        return most >= bound
+    met = False  # one is no number
+    for i in range(y.size):
+        met |= abs(y[i]) >= bound
+    return met
+
+
+@njit(cache=True)
 def _drive(x: Any, levels: int, manage: bool, divisor: Any, dither: Any, out: Any) -> Any:
     """DAC of one vector into ``out``; return the scale to multiply the outputs back with."""
     scale = divisor
@@ -195,9 +207,9 @@ def sense_rows(
     step, rate = steps(levels, bound)
     limit = np.float32(levels)
     total = 0
-    edge, own = bits_of(bound), noise * noise
+    own = noise * noise
     for row in range(y.shape[0]):
-        yr, s, top = y[row], scale[row], np.int32(0)
+        yr, s = y[row], scale[row]
         if normals.size and spread.size:
             z, v = normals[row], spread[row]
             for i in range(yr.size):
@@ -206,8 +218,7 @@ def sense_rows(
             z = normals[row]
             for i in range(yr.size):
                 yr[i] += noise * z[i]
-        for i in range(yr.size):
-            top = max(top, np.int32(bits_of(yr[i]) & NO_SIGN))
+        hits[row] = reaches(yr, bound)
         if levels and dither.size:
             u = dither[row]
             for i in range(yr.size):
@@ -219,7 +230,6 @@ def sense_rows(
         else:
             for i in range(yr.size):
                 yr[i] = within(yr[i], bound) * s
-        hits[row] = top >= edge
         total += hits[row]
     return total
 

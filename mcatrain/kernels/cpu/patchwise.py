@@ -9,12 +9,12 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from devicemodels.kernels.cpu.vectors import bits_of, from_bfloat16, to_bfloat16
+from devicemodels.kernels.cpu.vectors import from_bfloat16, to_bfloat16
 from mcatrain.kernels import patchwise
 from mcatrain.kernels.cpu.convert import (
-    NO_SIGN,
     bits,
     drive_rows,
+    reaches,
     rows,
     sense_rows,
     steps,
@@ -60,7 +60,8 @@ def _drive_patches(
                             part[j] = pixels[j]
                 s = top(patch) if manage else one
                 scale[row] = s
-                over = one / s if s > 0 else one
+                # What is no number makes no digit: the scale hands it on.
+                over = one / s if s > 0 else one if s == 0 else np.float32(0.0)
                 for j in range(patch.size):
                     found[j] = np.rint(within(patch[j] * over, one) * limit)
                 if digits.size:
@@ -138,14 +139,14 @@ def _sense_patches(
 ) -> int:  # fmt: skip
     """Noise and ADC of every row of outputs; add it to its patch, or leave it at the bound."""
     step, rate = steps(levels, bound)
-    limit, edge, own = np.float32(levels), bits_of(bound), noise * noise
+    limit, own = np.float32(levels), noise * noise
     runs = 1 if dilation[1] == 1 else kernel[1]
     length = kernel[1] * channels // runs
     row = total = 0
     for image in range(images.shape[0]):
         for line in range(high):
             for x in range(wide):
-                yr, s, most = y[row, :outputs], scale[row], np.int32(0)
+                yr, s = y[row, :outputs], scale[row]
                 if normals.size and spread.size:
                     z, v = normals[row], spread[row]
                     for i in range(outputs):
@@ -154,9 +155,7 @@ def _sense_patches(
                     z = normals[row]
                     for i in range(outputs):
                         yr[i] += noise * z[i]
-                for i in range(outputs):
-                    most = max(most, np.int32(bits_of(yr[i]) & NO_SIGN))
-                hits[row] = leave and most >= edge
+                hits[row] = leave and reaches(yr, bound)
                 total += hits[row]
                 if levels and dither.size:
                     u = dither[row]
