@@ -15,7 +15,7 @@ from devicemodels import kernels
 
 _WORD = 2**64 - 1
 #: Normals from which on the kernel is faster than torch.
-_MANY = 1024
+_MANY = 4096
 
 
 class StateModule(nn.Module):

@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 from devicemodels.errors import InputError, closest
 from devicemodels.state import Chance
 from mcatrain import kernels
+from mcatrain.kernels.patchwise import Draw
 from mcatrain.ledger import Reads
 
 #: Bound management gives up after ten halvings.
@@ -165,9 +166,20 @@ def _convert(
     divisor: float,
     chance: Chance,
 ) -> tuple[Tensor, Tensor | None]:
-    outputs = x.size(0), weights.size(0)
-    dither = chance.uniform(*x.shape) if c.dithers[0] else None
-    noisy = variance is not None or c.output_noise > 0
-    normals = chance.normal(*outputs) if noisy else None
-    output_dither = chance.uniform(*outputs) if c.dithers[1] else None
-    return kernels.convert(x, weights, variance, c, divisor, dither, normals, output_dither)
+    drawn = draws(weights, variance is not None, c, chance)(x.size(0))
+    return kernels.convert(x, weights, variance, c, divisor, *drawn)
+
+
+def draws(weights: Tensor, noisy: bool, c: Converters, chance: Chance) -> Draw:
+    """Return what draws the chance of `kernels.convert`; noisy: whether reads are."""
+    outputs, inputs = weights.shape
+    noisy = noisy or c.output_noise > 0
+
+    def draw(n: int) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        return (
+            chance.uniform(n, inputs) if c.dithers[0] else None,
+            chance.normal(n, outputs) if noisy else None,
+            chance.uniform(n, outputs) if c.dithers[1] else None,
+        )
+
+    return draw

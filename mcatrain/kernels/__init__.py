@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
 from devicemodels.kernels import form
 
+if TYPE_CHECKING:
+    from mcatrain.kernels.lines import Lines
+
 
 def convert(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
     """See `reference.convert`."""
     return form(__name__, x).convert(x, *rest)
+
+
+def convert_patches(images: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
+    """See `patchwise.convert_patches`."""
+    return form(__name__, images).convert_patches(images, *rest)
+
+
+def convert_to_patches(d: Tensor, *rest: Any) -> Tensor | None:
+    """See `patchwise.convert_to_patches`."""
+    return form(__name__, d).convert_to_patches(d, *rest)
+
+
+def convert_lines(of: Tensor, *rest: Any) -> Lines:
+    """See `lines.Lines`."""
+    return cast("Lines", form(__name__, of).Lines(of, *rest))
 
 
 def patches(images: Tensor, *rest: Any) -> None:
@@ -22,6 +40,11 @@ def patches(images: Tensor, *rest: Any) -> None:
 def add_patches(rows: Tensor, *rest: Any) -> None:
     """See `windows.add_patches`."""
     form(__name__, rows).add_patches(rows, *rest)
+
+
+def lstm_forward(z: Tensor, c_before: Tensor) -> tuple[Tensor, Tensor]:
+    """See `cells.lstm_forward`."""
+    return form(__name__, z).lstm_forward(z, c_before)
 
 
 def lstm_backward(z: Tensor, *rest: Tensor) -> Tensor:

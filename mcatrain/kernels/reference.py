@@ -10,22 +10,28 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from mcatrain.kernels.cells import lstm_backward
+from mcatrain.kernels.cells import lstm_backward, lstm_forward
+from mcatrain.kernels.lines import Lines
+from mcatrain.kernels.patchwise import convert_patches, convert_to_patches
 from mcatrain.kernels.windows import add_patches, patches
 
 if TYPE_CHECKING:
     from mcatrain.periphery import Converters
 
 __all__ = [
+    "Lines",
     "accumulate",
     "add_patches",
     "coincidences",
     "coincidences_sum",
     "convert",
+    "convert_patches",
+    "convert_to_patches",
     "descend",
     "gains",
     "is_finite",
     "lstm_backward",
+    "lstm_forward",
     "noise_product",
     "patches",
     "spend",
@@ -98,8 +104,10 @@ def noise_type(like: Tensor) -> torch.dtype:
     return torch.float32 if like.is_cpu and not _multiplies_bfloat16() else torch.bfloat16
 
 
-def noise_product(squares: Tensor, variance: Tensor) -> Tensor:
+def noise_product(squares: Tensor, variance: Tensor, out: Tensor | None = None) -> Tensor:
     """Return squares (n, in) times variance^T (in, out), the variances of outputs; all bfloat16.
+
+    out (n, out): where it goes, if given.
 
     Sums are float32; factors and result are rounded by at most 0.4 %, to nearest, so that no mean
     shifts and a standard deviation is right to 0.6 % (the mean over many sums: far better).
@@ -107,8 +115,9 @@ def noise_product(squares: Tensor, variance: Tensor) -> Tensor:
     few = squares.is_cpu and variance.numel() <= _FEW
     kind = torch.float32 if few else noise_type(squares)
     if squares.dtype == variance.dtype == kind:
-        return torch.mm(squares, variance.T)
-    return torch.mm(squares.to(kind), variance.T.to(kind)).to(variance.dtype)
+        return torch.mm(squares, variance.T, out=out)
+    product = torch.mm(squares.to(kind), variance.T.to(kind)).to(variance.dtype)
+    return product if out is None else out.copy_(product)
 
 
 def _round(value: Tensor, dither: Tensor | None) -> Tensor:

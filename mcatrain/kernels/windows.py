@@ -44,6 +44,13 @@ def add_patches(rows: Tensor, g: Geometry, images: Tensor) -> None:
             window[:, :, :, row, column] += columns[:, :, :, row, column]
 
 
+def patches_at(images: Tensor, g: Geometry, rows: Tensor) -> Tensor:
+    """Return some patches (m, k k c): rows (m,) are numbers of rows of `patches`, int64."""
+    high, wide = g.output(images.shape[1], images.shape[2])
+    at = rows // (high * wide), rows // wide % high, rows % wide
+    return _window(images, g)[at].flatten(1)
+
+
 def _window(images: Tensor, g: Geometry) -> Tensor:
     """View images as (n, oh, ow, *kernel, c)."""
     n, height, width, channels = images.shape

@@ -13,7 +13,7 @@ from devicemodels.errors import InputError
 from mcatrain.grid import Array
 from mcatrain.nn.cells import Cell, GRUCell, LSTMCell
 from mcatrain.nn.options import Foundry, LayerOptions
-from mcatrain.nn.sequence import InputsFirst, StepByStep
+from mcatrain.nn.sequence import Converted, InputsFirst, StepByStep
 from mcatrain.tile import Tile
 
 _CELLS: dict[type[nn.RNNBase], Cell] = {nn.LSTM: LSTMCell(), nn.GRU: GRUCell()}
@@ -42,7 +42,7 @@ class Recurrence(torch.autograd.Function):
         lines = x.new_empty(steps, n, width)
         lines[:, :, :inputs] = x
         lines[:, :, inputs : width - m] = 1.0  # the analog bias, where there is one
-        gates = x.new_empty(steps, n, 4 * m)
+        gates = []
         memory = x.new_empty(steps + 1, n, m)
         outputs = x.new_empty(steps, n, m)
         memory[0] = c
@@ -50,23 +50,24 @@ class Recurrence(torch.autograd.Function):
         way.start_forward()
         for t in range(steps):
             lines[t, :, width - m :] = h
-            z = torch.add(way.forward(t), 0.0 if bias is None else bias, out=gates[t])
+            z = way.forward(t) if bias is None else way.forward(t).add_(bias)
+            gates.append(z)
             h, c = cell.forward(z, h, c)
             outputs[t], memory[t + 1] = h, c
-        ctx.save_for_backward(lines, gates, memory)
+        ctx.save_for_backward(lines, memory, *gates)
         ctx.array, ctx.cell, ctx.inputs, ctx.has_bias = array, cell, inputs, bias is not None
         return outputs, h.clone(), c.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         d_outputs, dh, dc = grads
-        lines, gates, memory = ctx.saved_tensors
+        lines, memory, *gates = ctx.saved_tensors
         array: Array = ctx.array
         steps, n, width = lines.shape
         m = memory.shape[2]
-        d = torch.empty_like(gates)
+        d = lines.new_empty(steps, n, gates[0].shape[1])
         way = _way(array, lines, m)
-        way.start_backward()
+        way.start_backward(d)
         for t in reversed(range(steps)):
             d[t], through, dc = ctx.cell.backward(
                 gates[t], lines[t, :, width - m :], memory[t], memory[t + 1], dh + d_outputs[t], dc
@@ -89,6 +90,8 @@ class Recurrence(torch.autograd.Function):
 def _way(array: Array, lines: Tensor, units: int) -> StepByStep:
     if isinstance(array, Tile) and InputsFirst.serves(array):
         return InputsFirst(array, lines, units)
+    if isinstance(array, Tile) and Converted.serves(array, lines.shape[1]):
+        return Converted(array, lines, units)
     return StepByStep(array, lines, units)
 
 

@@ -70,3 +70,23 @@ def test_lstm_backward(scale: float) -> None:
             back = kernels.lstm_backward(gates, before.detach(), c.detach(), dh, dc, d)
         torch.testing.assert_close(d, expected[0], rtol=1e-5, atol=2e-6)
         torch.testing.assert_close(back, expected[1], rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_lstm_forward(value: float | None) -> None:
+    """Against autograd's parts; saturated gates, a cell far out, and what is no finite number."""
+    torch.manual_seed(0)
+    raw = 10 * torch.randn(5, 4 * 7)
+    raw[0, 0], raw[1, 8], before = -1e4, 1e4, 30 * torch.randn(5, 7)
+    if value is not None:
+        raw[2, 3] = value
+    i, f, g, o = raw.split(7, 1)
+    expected = torch.cat([i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()], 1)
+    c = f.sigmoid() * before + i.sigmoid() * g.tanh()
+    for form in ("reference", "cpu"):
+        gates = raw.clone()
+        with device_kernels.use(form):
+            got = kernels.lstm_forward(gates, before)
+        for left, right in zip((gates, *got), (expected, o.sigmoid() * c.tanh(), c), strict=True):
+            torch.testing.assert_close(left, right, rtol=1e-5, atol=2e-6, equal_nan=True)
+    assert bool(got[0].isnan().any()) == (value is not None and value != value)

@@ -22,12 +22,12 @@ _NO_BITS = np.empty((0, 0), dtype=np.int16)
 #: Numbers of a part of a batch: 2 MiB of float32.
 _CHUNK = 2**19
 #: All bits of a float32 but its sign.
-_NO_SIGN = np.int32(0x7FFFFFFF)
+NO_SIGN = np.int32(0x7FFFFFFF)
 _FIRST = torch.zeros(1, dtype=torch.int64)
 
 
 @njit(cache=True, inline="always")
-def _within(value: Any, bound: Any) -> Any:
+def within(value: Any, bound: Any) -> Any:
     """Return value within -bound and bound; what is no number stays so."""
     value = -bound if value < -bound else value
     return bound if value > bound else value
@@ -37,16 +37,28 @@ def _within(value: Any, bound: Any) -> Any:
 def _round(value: Any, dither: Any, at: int, limit: Any) -> Any:
     """To nearest, or stochastically where there is dither; within the levels."""
     value = np.floor(value + dither[at]) if dither.size else np.rint(value)
-    return _within(value, limit)
+    return within(value, limit)
 
 
 @njit(cache=True)
-def _top(x: Any) -> Any:
+def top(x: Any) -> Any:
     """Return max|x|, or NaN: numbers of one sign lie in the order of their bits."""
     top = np.int32(0)
     for j in range(x.size):
-        top = max(top, np.int32(bits_of(x[j]) & _NO_SIGN))
+        top = max(top, np.int32(bits_of(x[j]) & NO_SIGN))
     return float_of(top)
+
+
+@njit(cache=True)
+def reaches(y: Any, bound: Any) -> bool:
+    """Return whether one of the outputs y is at its bound, or beyond."""
+    most = top(y)
+    if most >= bound or most < bound:
+        return most >= bound
+    met = False  # one is no number
+    for i in range(y.size):
+        met |= abs(y[i]) >= bound
+    return met
 
 
 @njit(cache=True)
@@ -54,21 +66,21 @@ def _drive(x: Any, levels: int, manage: bool, divisor: Any, dither: Any, out: An
     """DAC of one vector into ``out``; return the scale to multiply the outputs back with."""
     scale = divisor
     if manage:
-        scale *= _top(x)
+        scale *= top(x)
     one, limit = np.float32(1.0), np.float32(levels)
     over = one / scale if scale > 0 else one
     unit = np.float32(1 / levels) if levels else one
     for j in range(x.size):
         value = x[j] * over
         if levels:
-            value = _within(value, one) * limit
+            value = within(value, one) * limit
             value = _round(value, dither, j, limit) * unit
         out[j] = value
     return scale
 
 
 @njit(cache=True)
-def _steps(levels: int, bound: Any) -> Any:
+def steps(levels: int, bound: Any) -> Any:
     """Return the step of an ADC and its inverse."""
     if not levels:
         return np.float32(1.0), np.float32(1.0)
@@ -82,7 +94,7 @@ def _sense(
 ) -> bool:
     """Noise and ADC of one vector of outputs, in place; return whether one is at its bound."""
     clipped = False
-    step, rate = _steps(levels, bound)
+    step, rate = steps(levels, bound)
     for i in range(y.size):
         value = y[i]
         if normals.size:
@@ -92,7 +104,7 @@ def _sense(
             value += np.sqrt(variance) * normals[i]
         if abs(value) >= bound:
             clipped = True
-            value = _within(value, bound)
+            value = within(value, bound)
         if levels:
             value = _round(value * rate, dither, i, np.float32(levels)) * step
         y[i] = value * scale
@@ -159,7 +171,7 @@ def _convert_one(
 
 
 @njit(cache=True)
-def _drive_rows(
+def drive_rows(
     x: Any, levels: int, manage: bool, divisor: Any, dither: Any, out: Any, squares: Any, scale: Any
 ) -> None:
     """DAC of every row of x into ``out``, its squares where asked for, its scale."""
@@ -167,16 +179,16 @@ def _drive_rows(
     unit = np.float32(1 / levels) if levels else one
     for row in range(x.shape[0]):
         xr, line = x[row], out[row]
-        s = divisor * _top(xr) if manage else divisor
+        s = divisor * top(xr) if manage else divisor
         scale[row] = s
         over = one / s if s > 0 else one
         if levels and dither.size:
             for j in range(xr.size):
-                value = np.floor(_within(xr[j] * over, one) * limit + dither[row, j])
-                line[j] = _within(value, limit) * unit
+                value = np.floor(within(xr[j] * over, one) * limit + dither[row, j])
+                line[j] = within(value, limit) * unit
         elif levels:
             for j in range(xr.size):
-                line[j] = np.rint(_within(xr[j] * over, one) * limit) * unit
+                line[j] = np.rint(within(xr[j] * over, one) * limit) * unit
         else:
             for j in range(xr.size):
                 line[j] = xr[j] * over
@@ -187,17 +199,17 @@ def _drive_rows(
 
 
 @njit(cache=True)
-def _sense_rows(
+def sense_rows(
     y: Any, spread: Any, normals: Any, noise: Any, levels: int, bound: Any, dither: Any,
     scale: Any, hits: Any,
 ) -> int:  # fmt: skip
     """Noise and ADC of every row of outputs, in place; mark and count the rows at the bound."""
-    step, rate = _steps(levels, bound)
+    step, rate = steps(levels, bound)
     limit = np.float32(levels)
     total = 0
-    edge, own = bits_of(bound), noise * noise
+    own = noise * noise
     for row in range(y.shape[0]):
-        yr, s, top = y[row], scale[row], np.int32(0)
+        yr, s = y[row], scale[row]
         if normals.size and spread.size:
             z, v = normals[row], spread[row]
             for i in range(yr.size):
@@ -206,20 +218,18 @@ def _sense_rows(
             z = normals[row]
             for i in range(yr.size):
                 yr[i] += noise * z[i]
-        for i in range(yr.size):
-            top = max(top, np.int32(bits_of(yr[i]) & _NO_SIGN))
+        hits[row] = reaches(yr, bound)
         if levels and dither.size:
             u = dither[row]
             for i in range(yr.size):
-                value = np.floor(_within(yr[i], bound) * rate + u[i])
-                yr[i] = _within(value, limit) * step * s
+                value = np.floor(within(yr[i], bound) * rate + u[i])
+                yr[i] = within(value, limit) * step * s
         elif levels:
             for i in range(yr.size):
-                yr[i] = np.rint(_within(yr[i], bound) * rate) * step * s
+                yr[i] = np.rint(within(yr[i], bound) * rate) * step * s
         else:
             for i in range(yr.size):
-                yr[i] = _within(yr[i], bound) * s
-        hits[row] = top >= edge
+                yr[i] = within(yr[i], bound) * s
         total += hits[row]
     return total
 
@@ -242,7 +252,9 @@ def _convert_rows(
     n = len(x)
     x = x.contiguous()
     y = torch.empty(n, len(weights))
-    scale = np.full(n, divisor, dtype=np.float32)
+    scale = np.empty(n, dtype=np.float32)
+    if not drive:
+        scale[:] = divisor
     hits = np.empty(n, dtype=np.int64)
     chunk = max(_CHUNK // max(x.shape[1], len(weights)), 1)
     line = torch.empty(min(chunk, n), x.shape[1]) if drive else x
@@ -253,9 +265,9 @@ def _convert_rows(
         size = part.stop - part.start
         xs, ys = x[part], y[part]
         if drive:
-            _drive_rows(
+            drive_rows(
                 xs.numpy(), c.input_levels, c.noise_management, np.float32(divisor),
-                _rows(dither, part), line.numpy(), _bits(squares), scale[part],
+                rows(dither, part), line.numpy(), bits(squares), scale[part],
             )  # fmt: skip
             xs = line[:size]
         torch.mm(xs, weights.T, out=ys)
@@ -264,9 +276,9 @@ def _convert_rows(
             if not drive:
                 torch.mul(xs, xs, out=squares[:size])
             spread = noise_product(squares[:size], variance)
-        total += _sense_rows(
-            ys.numpy(), _bits(spread), _rows(normals, part), np.float32(c.output_noise),
-            c.output_levels, np.float32(c.output_bound), _rows(output_dither, part),
+        total += sense_rows(
+            ys.numpy(), bits(spread), rows(normals, part), np.float32(c.output_noise),
+            c.output_levels, np.float32(c.output_bound), rows(output_dither, part),
             scale[part], hits[part],
         )  # fmt: skip
     return y, torch.from_numpy(hits).nonzero().squeeze(1) if total else None
@@ -296,7 +308,7 @@ def convert(
     if transposed:
         weights, s = weights.T, None if s is None else s.T
     clipped = _convert_one(
-        x.numpy()[0], weights.numpy(), _bits(s), transposed,
+        x.numpy()[0], weights.numpy(), bits(s), transposed,
         c.input_levels, c.noise_management, np.float32(divisor),
         _line(dither), _line(normals), np.float32(c.output_noise), c.output_levels,
         np.float32(c.output_bound), _line(output_dither), y.numpy()[0],
@@ -308,12 +320,12 @@ def _line(values: Tensor | None) -> Any:
     return _NO_LINE if values is None else values.numpy()[0]
 
 
-def _bits(values: Tensor | None) -> Any:
+def bits(values: Tensor | None) -> Any:
     if values is None:
         return _NO_BITS
     assert values.dtype == torch.bfloat16  # other bits would be read beyond their end
     return values.view(torch.int16).numpy()
 
 
-def _rows(values: Tensor | None, part: slice = slice(None)) -> Any:
+def rows(values: Tensor | None, part: slice = slice(None)) -> Any:
     return _NO_ARRAY if values is None else values[part].numpy()

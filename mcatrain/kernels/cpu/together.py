@@ -14,7 +14,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from mcatrain.kernels.cpu.convert import _CHUNK, _drive_rows, _sense_rows
+from mcatrain.kernels.cpu.convert import _CHUNK, drive_rows, sense_rows
 from mcatrain.kernels.reference import noise_product
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _drive_chips(
     size = n * width
     squared = size if squares.size else 0
     for k in range(scale.shape[0]):
-        _drive_rows(
+        drive_rows(
             x[k, :size].reshape(n, width), levels, manage, np.float32(1.0),
             dither[k * n : (k + 1) * n], out[k, :size].reshape(n, width),
             squares[k, :squared].reshape(squared // width, width), scale[k],
@@ -70,7 +70,7 @@ def _sense_chips(
     total = 0
     for k in range(scale.shape[0]):
         part = slice(k * n, (k + 1) * n)
-        total += _sense_rows(
+        total += sense_rows(
             y[k, :size].reshape(n, width), spread[k, :noisy].reshape(noisy // width, width),
             normals[part], noise, levels, bound, dither[part], scale[k], hits[k],
         )  # fmt: skip

@@ -19,7 +19,8 @@ _NO_EVENT = torch.empty(0, dtype=torch.int64)
 
 # Sums may be reordered, no more: 0 times what is no finite number is NaN.
 @njit(cache=True, fastmath={"reassoc"})
-def _trouble(values: Any) -> Any:
+def trouble(values: Any) -> Any:
+    """Return 0, or NaN where a number of values (n,) is not finite."""
     total, none = np.float32(0.0), np.float32(0.0)
     for i in range(values.size):
         total += none * values[i]
@@ -29,7 +30,7 @@ def _trouble(values: Any) -> Any:
 def is_finite(values: Tensor) -> bool:
     if values.dtype != torch.float32 or not values.is_contiguous():
         return reference.is_finite(values)
-    return not math.isnan(_trouble(values.detach().view(-1).numpy()))
+    return not math.isnan(trouble(values.detach().view(-1).numpy()))
 
 
 @njit(cache=True)

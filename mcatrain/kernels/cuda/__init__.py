@@ -7,25 +7,33 @@ products of bits, which are torch's, and the others, like ``is_finite``, are a f
 from mcatrain.kernels.cuda.convert import convert
 from mcatrain.kernels.cuda.update import accumulate, descend, spend
 from mcatrain.kernels.reference import (
+    Lines,
     add_patches,
     coincidences,
     coincidences_sum,
+    convert_patches,
+    convert_to_patches,
     gains,
     is_finite,
     lstm_backward,
+    lstm_forward,
     patches,
 )
 
 __all__ = [
+    "Lines",
     "accumulate",
     "add_patches",
     "coincidences",
     "coincidences_sum",
     "convert",
+    "convert_patches",
+    "convert_to_patches",
     "descend",
     "gains",
     "is_finite",
     "lstm_backward",
+    "lstm_forward",
     "patches",
     "spend",
 ]

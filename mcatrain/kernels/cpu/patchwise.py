@@ -1,0 +1,232 @@
+"""Converters around the patches of images: no patch is written down before it is a line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from devicemodels.kernels.cpu.vectors import from_bfloat16, to_bfloat16
+from mcatrain.kernels import patchwise
+from mcatrain.kernels.cpu.convert import (
+    bits,
+    drive_rows,
+    reaches,
+    rows,
+    sense_rows,
+    steps,
+    top,
+    within,
+)
+from mcatrain.kernels.cpu.digits import MOST, Digits, multiplies_int8
+from mcatrain.kernels.patchwise import Draw
+from mcatrain.kernels.reference import noise_product
+from mcatrain.kernels.windows import Geometry
+
+if TYPE_CHECKING:
+    from mcatrain.periphery import Converters
+
+#: Matrices whose rows begin at multiples of so many numbers multiply faster, and loops over whole
+#: rows leave no rest.
+_LINE = 64
+
+
+@njit(cache=True)
+def _drive_patches(
+    images: Any, channels: int, high: int, wide: int, kernel: Any, stride: Any, dilation: Any,
+    patch: Any, levels: int, manage: bool, out: Any, digits: Any, squares: Any, scale: Any,
+) -> None:  # fmt: skip
+    """DAC of each patch into its row of ``out``, or of ``digits`` as whole levels; its squares
+    where asked for, its scale."""
+    one, limit, level = np.float32(1.0), np.float32(levels), np.float32(1 / levels)
+    # A kernel's line is one run of numbers in the image, or one a pixel if it is dilated.
+    runs = 1 if dilation[1] == 1 else kernel[1]
+    length = kernel[1] * channels // runs
+    found = np.empty_like(patch)
+    row = 0
+    for image in range(images.shape[0]):
+        for y in range(high):
+            for x in range(wide):
+                for k in range(kernel[0]):
+                    line = images[image, y * stride[0] + k * dilation[0]]
+                    for i in range(runs):
+                        at = (x * stride[1] + i * dilation[1]) * channels
+                        to = (k * runs + i) * length
+                        pixels, part = line[at : at + length], patch[to : to + length]
+                        for j in range(length):
+                            part[j] = pixels[j]
+                s = top(patch) if manage else one
+                scale[row] = s
+                # What is no number makes no digit: the scale hands it on.
+                over = one / s if s > 0 else one if s == 0 else np.float32(0.0)
+                for j in range(patch.size):
+                    found[j] = np.rint(within(patch[j] * over, one) * limit)
+                if digits.size:
+                    digit = digits[row]
+                    for j in range(found.size):
+                        digit[j] = np.int8(np.int32(found[j]))
+                for j in range(found.size):
+                    found[j] *= level
+                if out.size:
+                    out[row] = found
+                if squares.size:
+                    square = squares[row]
+                    for j in range(found.size):
+                        square[j] = to_bfloat16(found[j] * found[j])
+                row += 1
+
+
+def convert_patches(
+    images: Tensor,
+    g: Geometry,
+    weights: Tensor,
+    variance: Tensor | None,
+    c: Converters,
+    draw: Draw,
+) -> tuple[Tensor, Tensor | None]:
+    if not c.input_levels or c.dithers[0] or not images.is_contiguous():
+        return patchwise.convert_patches(images, g, weights, variance, c, draw)
+    n, height, width, channels = images.shape
+    out = g.output(height, width)
+    inputs = weights.shape[1]
+    pitch = _whole(inputs)
+    patch = np.zeros(pitch, np.float32)
+    patch[g.kernel[0] * g.kernel[1] * channels : inputs] = 1.0  # the bias, where there is one
+    lines = images.view(n, height, width * channels).numpy()
+    count = n * out[0] * out[1]
+    y = torch.empty(count, len(weights))
+    scale, hits = np.empty(count, np.float32), np.empty(count, np.int64)
+    # A line is written down in one of two forms, as the product wants it.
+    digits = weights_of = None
+    if c.noise_management and c.input_levels <= MOST and multiplies_int8():
+        digits = Digits(weights, pitch, 1 / c.input_levels)
+    else:
+        weights_of = _padded(weights, pitch).T
+    noise = None if variance is None else _padded(variance, pitch)
+    total, parts = 0, list(patchwise.parts(n, out[0] * out[1], inputs))
+    most = parts[0][1].stop
+    line = torch.empty(most if digits is None else 0, pitch)
+    whole = torch.empty(0 if digits is None else most, pitch, dtype=torch.int8)
+    squares = torch.empty(0 if noise is None else most, pitch, dtype=torch.bfloat16)
+    for part, positions in parts:
+        size = positions.stop - positions.start
+        _drive_patches(
+            lines[part], channels, *out, g.kernel, g.stride, g.dilation, patch, c.input_levels,
+            c.noise_management, line.numpy(), whole.numpy(), bits(squares), scale[positions],
+        )  # fmt: skip
+        ys = y[positions]
+        if digits is not None:
+            digits.products(whole[:size], ys)
+        elif weights_of is not None:
+            torch.mm(line[:size], weights_of, out=ys)
+        spread = None if noise is None else noise_product(squares[:size], noise)
+        _, normals, dither = draw(size)
+        total += sense_rows(
+            ys.numpy(), bits(spread), rows(normals), np.float32(c.output_noise), c.output_levels,
+            np.float32(c.output_bound), rows(dither), scale[positions], hits[positions],
+        )  # fmt: skip
+    return y, torch.from_numpy(hits).nonzero().squeeze(1) if total else None
+
+
+@njit(cache=True)
+def _sense_patches(
+    y: Any, outputs: int, spread: Any, normals: Any, noise: Any, levels: int, bound: Any,
+    dither: Any, scale: Any, leave: bool, hits: Any, images: Any, channels: int, high: int,
+    wide: int, kernel: Any, stride: Any, dilation: Any,
+) -> int:  # fmt: skip
+    """Noise and ADC of every row of outputs; add it to its patch, or leave it at the bound."""
+    step, rate = steps(levels, bound)
+    limit, own = np.float32(levels), noise * noise
+    runs = 1 if dilation[1] == 1 else kernel[1]
+    length = kernel[1] * channels // runs
+    row = total = 0
+    for image in range(images.shape[0]):
+        for line in range(high):
+            for x in range(wide):
+                yr, s = y[row, :outputs], scale[row]
+                if normals.size and spread.size:
+                    z, v = normals[row], spread[row]
+                    for i in range(outputs):
+                        yr[i] += np.sqrt(own + from_bfloat16(v[i])) * z[i]
+                elif normals.size:
+                    z = normals[row]
+                    for i in range(outputs):
+                        yr[i] += noise * z[i]
+                hits[row] = leave and reaches(yr, bound)
+                total += hits[row]
+                if levels and dither.size:
+                    u = dither[row]
+                    for i in range(outputs):
+                        value = np.floor(within(yr[i], bound) * rate + u[i])
+                        yr[i] = within(value, limit) * step * s
+                elif levels:
+                    for i in range(outputs):
+                        yr[i] = np.rint(within(yr[i], bound) * rate) * step * s
+                else:
+                    for i in range(outputs):
+                        yr[i] = within(yr[i], bound) * s
+                for k in range(kernel[0] if not hits[row] else 0):
+                    pixels = images[image, line * stride[0] + k * dilation[0]]
+                    for i in range(runs):
+                        at = (x * stride[1] + i * dilation[1]) * channels
+                        to = (k * runs + i) * length
+                        pixel, part = pixels[at : at + length], yr[to : to + length]
+                        for j in range(length):
+                            pixel[j] += part[j]
+                row += 1
+    return total
+
+
+def convert_to_patches(
+    d: Tensor,
+    g: Geometry,
+    weights: Tensor,
+    variance: Tensor | None,
+    c: Converters,
+    draw: Draw,
+    images: Tensor,
+) -> Tensor | None:
+    if not c.input_levels or c.dithers[0] or not images.is_contiguous():
+        return patchwise.convert_to_patches(d, g, weights, variance, c, draw, images)
+    n, height, width, channels = images.shape
+    out = g.output(height, width)
+    outputs, inputs = weights.shape
+    pitch = _whole(outputs)
+    lines = images.view(n, height, width * channels).numpy()
+    scale, hits = np.empty(len(d), np.float32), np.empty(len(d), np.int64)
+    weights = _padded(weights.T, pitch)
+    noise = None if variance is None else _padded(variance.T, pitch)
+    total, parts = 0, list(patchwise.parts(n, out[0] * out[1], outputs))
+    most = parts[0][1].stop
+    line, y = torch.empty(most, inputs), torch.empty(most, pitch)
+    squares = torch.empty(0 if noise is None else most, inputs, dtype=torch.bfloat16)
+    for part, positions in parts:
+        size = positions.stop - positions.start
+        drive_rows(
+            d[positions].numpy(), c.input_levels, c.noise_management, np.float32(1.0), rows(None),
+            line.numpy(), bits(squares), scale[positions],
+        )  # fmt: skip
+        ys = torch.mm(line[:size], weights, out=y[:size])
+        spread = None if noise is None else noise_product(squares[:size], noise.T)
+        _, normals, dither = draw(size)
+        total += _sense_patches(
+            ys.numpy(), outputs, bits(spread), rows(normals), np.float32(c.output_noise),
+            c.output_levels, np.float32(c.output_bound), rows(dither), scale[positions],
+            c.bound_management, hits[positions], lines[part], channels, *out, g.kernel, g.stride,
+            g.dilation,
+        )  # fmt: skip
+    return torch.from_numpy(hits).nonzero().squeeze(1) if total else None
+
+
+def _whole(width: int) -> int:
+    return -(-width // _LINE) * _LINE
+
+
+def _padded(matrix: Tensor, width: int) -> Tensor:
+    """Return a matrix in rows of ``width`` numbers, the further ones 0."""
+    wide = matrix.new_zeros(len(matrix), width)
+    wide[:, : matrix.shape[1]] = matrix
+    return wide
