@@ -18,11 +18,18 @@ from calibration.measurements import Measurements
 from calibration.models.base import CalibrationModel
 from calibration.ranking import Ranking
 
-_STYLE = """body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse}
-td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child,td:last-child,th:last-child{text-align:left}img{max-width:100%}
-.bad{background:#fdecea;padding:.6em 1em}pre{white-space:pre-wrap;background:#f6f6f6;padding:1em}"""
+# Pictures are drawn for white paper, and stay on it where the rest is dark.
+_STYLE = """:root{color-scheme:light dark;--line:light-dark(#ddd,#2d3641)}
+body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;
+color:light-dark(#222,#e4e8ee);background:light-dark(#fff,#10141a)}
+table{border-collapse:collapse}.wide{overflow-x:auto}
+td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid var(--line)}
+td:first-child,th:first-child,td:last-child,th:last-child{text-align:left}
+td:nth-child(-n+4){white-space:nowrap}
+img{max-width:100%;background:#fff;border-radius:6px}
+.bad{background:light-dark(#fdecea,#40201d);padding:.6em 1em}
+pre{white-space:pre-wrap;overflow-wrap:anywhere;background:light-dark(#f6f6f6,#181e26);padding:1em}
+@media print{:root{color-scheme:light}}"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ def page(fit: Fit) -> str:
     return "\n".join(
         (
             "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
             f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{html.escape(title)}</h1>",
             f"<div class='bad'><b>Not converged.</b>{bad}</div>" if bad else "",
@@ -87,7 +95,8 @@ def page(fit: Fit) -> str:
 def _constants(fit: Fit) -> str:
     about = {c.name: c for c in fit.model.constants}
     rows = [
-        "<table><tr><th>constant</th><th>mean</th><th>std</th><th>95 % interval</th><th>R-hat</th>"
+        "<div class='wide'><table><tr><th>constant</th><th>mean</th><th>std</th>"
+        "<th>95 % interval</th><th>R-hat</th>"
         "<th>effective draws</th><th>unit</th><th>meaning</th></tr>"
     ]
     for line in fit.lines:
@@ -98,7 +107,7 @@ def _constants(fit: Fit) -> str:
             f"<td>{line.low:.4g} to {line.high:.4g}</td><td>{r_hat}</td><td>{effective}</td>"
             f"<td>{about[line.name].unit}</td><td>{html.escape(about[line.name].about)}</td></tr>"
         )
-    return "\n".join((*rows, f"</table><p>Inference: {_inference(fit.posterior)}.</p>"))
+    return "\n".join((*rows, f"</table></div><p>Inference: {_inference(fit.posterior)}.</p>"))
 
 
 def _inference(posterior: Posterior) -> str:
@@ -118,7 +127,8 @@ def _compared(ranking: Ranking | str) -> str:
         f"<p>Log predictive density of {ranking.reads:,} reads, the first of each sequence given: "
         f"{html.escape(ranking.how)}. More is better. Where a difference is within a few of its "
         "standard errors, the table does not tell the models apart.</p>",
-        "<table><tr><th>model</th><th>nats a read</th><th>standard error</th><th>behind the best"
+        "<div class='wide'><table><tr><th>model</th><th>nats a read</th><th>standard error</th>"
+        "<th>behind the best"
         "</th><th>standard error</th><th>note</th></tr>",
     ]
     for k, row in enumerate(ranking.rows):
@@ -128,7 +138,7 @@ def _compared(ranking: Ranking | str) -> str:
             f"<td>{behind}</td><td>{html.escape(row.note)}</td></tr>"
         )
     said = [f"<p>{html.escape(remark)}</p>" for remark in ranking.remarks]
-    return "\n".join((*rows, "</table>", *said))
+    return "\n".join((*rows, "</table></div>", *said))
 
 
 def _prior(fit: Fit, reads: pictures.Measured) -> list[str]:

@@ -27,7 +27,7 @@ class RunPage:
     """One run's page. id: its hash. place: what the run is called among those of its rule.
 
     last: (quantity, value, unit) at the end of training. device: id of its section, or None.
-    is_pictured: whether pictures were drawn.
+    is_pictured: whether pictures were drawn; a page without them lists no options either.
     """
 
     id: str
@@ -85,7 +85,7 @@ def run_pages(
                     evaluation_section(painter, run, name),
                     ledger_section(run),
                     energy_section([one]),
-                    tuple(run_options(run)),
+                    tuple(run_options(run)) if whole else (),
                     by_device.get(group.label),
                     whole,
                 )

@@ -17,6 +17,11 @@ from typing import Any
 
 import pytest
 
+import devicemodels
+from calibration.measurements import write
+from calibration.synthetic import measure
+from mcatrain.cli import main
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -38,6 +43,15 @@ def browser() -> Iterator[Any]:
         running = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
         yield running
         running.close()
+
+
+@pytest.fixture(scope="session")
+def fit_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fit")
+    write(measure(devicemodels.load("nandakumar2018"), 10, 4), folder / "reads.csv")
+    options = ["--model", "set-response", "--steps", "5", "--draws", "20", "--compare", "none"]
+    main(["fit", str(folder / "reads.csv"), "--out", str(folder / "mine.toml"), *options])
+    return folder / "mine.report.html"
 
 
 @pytest.fixture
@@ -341,6 +355,15 @@ def _csv(page: Any, place: str, name: str) -> list[list[str]]:
 # --- pictures ---------------------------------------------------------------------------------
 
 
+#: References of an enlarged copy to anything but its own parts.
+_LOST_REFERENCES = """svg => {
+  const marks = svg.outerHTML.match(/(?<=href="#|url\\(#|url\\(&quot;#)[^)"&]+/g) || [];
+  const own = new Set([...svg.querySelectorAll("[id]")].map((part) => part.id));
+  const shared = [...own].filter((id) => document.querySelectorAll("#" + id).length > 1);
+  return [...shared, ...marks.filter((id) => !own.has(id))];
+}"""
+
+
 def saved(page: Any, button: str) -> bytes:
     with page.expect_download() as waiting:
         page.click(f"dialog {button}")
@@ -359,6 +382,7 @@ def test_every_picture_opens_and_closes_by_keyboard(open_page: Open, single_repo
         large = page.locator("dialog[open] .stage > svg")
         assert large.bounding_box()["width"] > 900
         assert large.evaluate("s => { const b = s.getBBox(); return b.width > 0 && b.height > 0 }")
+        assert large.evaluate(_LOST_REFERENCES) == []
         assert large.get_attribute("aria-label") in page.inner_text("dialog p")
         page.keyboard.press("Escape")
         assert page.locator("dialog[open]").count() == 0
@@ -432,3 +456,21 @@ def test_sheets_are_saved_as_they_are(open_page: Open, full_report: Path) -> Non
     assert page.locator("dialog image").bounding_box()["width"] > 300
     run = full_report.parent / "runs" / "fp32--0"
     assert saved(page, ".png") == (run / "samples.png").read_bytes()
+
+
+# --- the report of a fit ----------------------------------------------------------------------
+
+
+@pytest.mark.slow  # a fit takes longer than all the others
+@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1280, "light")])
+def test_the_report_of_a_fit(open_page: Open, fit_report: Path, width: int, scheme: str) -> None:
+    page = open_page(fit_report, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    images = page.locator("img")
+    assert images.count() == 5
+    assert images.evaluate_all("list => list.every(i => i.naturalWidth > 300 && i.width > 200)")
+    ink = page.evaluate("getComputedStyle(document.body).color")
+    assert {ink, background(page)} == (
+        {"rgb(34, 34, 34)", "rgb(255, 255, 255)"} if scheme == "light"
+        else {"rgb(228, 232, 238)", "rgb(16, 20, 26)"}
+    )  # fmt: skip

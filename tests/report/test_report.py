@@ -335,4 +335,5 @@ def test_of_many_runs_the_first_of_each_rule_have_pictures(
     for name in ("float32", "MCA on nandakumar2018"):
         drawn = {k for k in range(40) if any(f"{name}, seed {k}:" in alt for alt in page.alts)}
         assert drawn == set(range(12))
+    assert page.text.count("Pictures and options are those of the first runs") == 80 - 24
     assert len([name for name in page.ids if name.startswith("run-")]) == 80
