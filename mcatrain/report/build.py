@@ -20,6 +20,7 @@ from mcatrain.report.evaluation import evaluation_sections
 from mcatrain.report.pictures import training_figures
 from mcatrain.report.plots import Painter
 from mcatrain.report.records import Results, load_results
+from mcatrain.report.spending import spending_figures
 
 #: Options that say where a run was kept, not what it was: they differ for every run.
 _PLACES = ("out", "resume")
@@ -103,6 +104,7 @@ def _render(results: Results) -> str:
         evaluations=evaluation_sections(painter, groups),
         devices=device_sections(painter, groups),
         energy=energy_section(groups),
+        spending=spending_figures(painter, groups, metric, over),
         sheets=made.sheets(groups),
         texts=made.texts(groups),
         option_columns=[group.label for group in groups],

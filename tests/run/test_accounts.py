@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from markupsafe import Markup
 from safetensors.torch import load_file
 
 from devicemodels.state import derive_seed
 from mcatrain import energy
 from mcatrain.pulselog import replay
+from mcatrain.report.energy import COLUMNS
+from mcatrain.report.metrics import METRICS
+from mcatrain.report.plots import Curve, Painter
+from mcatrain.report.records import load_results
+from mcatrain.report.spending import spending_figures
+from mcatrain.report.summary import group_runs
 from mcatrain.run.config import TrainConfig
 from mcatrain.run.rules import prepare
 from mcatrain.tasks import make_task
@@ -72,6 +79,47 @@ def test_rows_and_result_agree(rule: str, run: Callable[..., Path]) -> None:
     assert work["forward_reads"] - work["forward_repeats"] == 2 * 40
     costs = energy.load("nandakumar2020")
     assert found["energy"]["parts"] == costs.training(work, bipolar=False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "device"),
+    [("fp32", "nandakumar2018"), ("mca", "nandakumar2018"), ("rpu", "gokmen2016")],
+)
+def test_curves_of_the_report_add_up_to_the_result(
+    rule: str, device: str, run: Callable[..., Path]
+) -> None:
+    """The parts of all epochs are the energy of the run; the last evaluation stands at it."""
+    folder = run("run", rule=rule, device_model=device, epochs=3, **BUSY)
+    spent = result(folder)["energy"]
+    drawn = Drawn()
+    groups = group_runs(load_results(folder))
+    spending_figures(drawn, groups, METRICS[0], "seed")
+    (course,), parts = drawn.curves[0], drawn.curves[1]
+    measured = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert course.seeds[0] == tuple(
+        (row["energy"], 100 * at["test_accuracy"])
+        for row, at in zip(rows(folder), measured, strict=True)
+    )
+    assert course.seeds[0][-1][0] == spent["total"]
+    assert all(x in (1, 2, 3) for part in parts for x, _ in part.seeds[0])
+    whole = sum(y for part in parts for y in part.points())
+    assert whole == pytest.approx(spent["total"])
+    ends = {part.label: sum(part.points()) for part in parts}
+    for column, names in COLUMNS.items():
+        wanted = sum(spent["parts"].get(name, 0.0) for name in names)
+        assert ends.get(column, 0.0) == pytest.approx(wanted), column
+
+
+class Drawn(Painter):
+    """Keeps the curves that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.curves: list[Sequence[Curve]] = []
+
+    def lines(self, curves: Sequence[Curve], *rest: Any, **options: Any) -> Markup | None:
+        self.curves.append(curves)
+        return super().lines(curves, *rest, **options)
 
 
 class Stop(BaseException):
