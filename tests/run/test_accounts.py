@@ -22,6 +22,7 @@ from mcatrain.report.plots import Curve, Painter
 from mcatrain.report.records import load_results
 from mcatrain.report.spending import spending_figures
 from mcatrain.report.summary import group_runs
+from mcatrain.run.accounts import Accounts
 from mcatrain.run.config import TrainConfig
 from mcatrain.run.rules import prepare
 from mcatrain.tasks import make_task
@@ -219,6 +220,34 @@ def test_budget_of_pulses_ends_at_the_step_that_spends_it(
     earlier = result(run("before", rule=rule, epochs=3, **BUSY, **before))
     assert earlier["examples"] == cut["examples"] - 1
     assert earlier["set_pulses"] + earlier["reset_pulses"] < amount
+
+
+@pytest.mark.parametrize(
+    ("rule", "device"),
+    [
+        ("fp32", "nandakumar2018"), ("mca", "nandakumar2018"), ("rpu", "nandakumar2018"),
+        ("rpu", "gokmen2016"), ("mca", "gokmen2016"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("several", ["1", "2"])
+def test_estimate_of_a_budget_is_what_is_spent(
+    rule: str, device: str, several: str, run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every counter has its price: reads again, chi, streams, checks, pulses and refreshes."""
+    compared: list[tuple[float, float]] = []
+    used_up = Accounts.used_up
+
+    def look(self: Accounts, examples: int, steps: int) -> bool:
+        compared.append((self._estimate(examples, steps), self.spent(examples, steps)))
+        return used_up(self, examples, steps)
+
+    monkeypatch.setattr(Accounts, "used_up", look)
+    options = {"budget": "energy", "budget_amount": 1.0, "devices_per_weight": several}
+    folder = run("run", rule=rule, device_model=device, batch_size=3, **options, **BUSY)
+    assert len(compared) > 13
+    assert compared[-1][1] == result(folder)["energy"]["total"] > 0
+    for estimate, spent in compared:
+        assert estimate == pytest.approx(spent, rel=1e-9)
 
 
 def test_budget_that_is_not_spent(run: Callable[..., Path], same: Any) -> None:
