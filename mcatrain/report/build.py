@@ -19,6 +19,7 @@ from mcatrain.report.evaluation import Digest, EvaluationSection, digest
 from mcatrain.report.pages import cells_of_runs, columns_of_runs, run_pages
 from mcatrain.report.pictures import training_figures
 from mcatrain.report.plots import Painter
+from mcatrain.report.spending import spending_figures
 from mcatrain.run.records import Results, load_results
 
 _GLOSSARY = {
@@ -81,6 +82,7 @@ def _render(results: Results) -> str:
         digests=digest([page.evaluation for page in pages if page.evaluation]),
         devices=devices,
         energy=energy_section(groups),
+        spending=spending_figures(painter, groups, metric, over),
         sheets=made.sheets(groups),
         texts=made.texts(groups),
         option_columns=[group.label for group in groups],

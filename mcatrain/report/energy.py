@@ -25,7 +25,7 @@ from mcatrain.run.sums import wear_of_all
 #: The paper's network, and what our own run of it sent: 1.1 pulses an image.
 _PAPER = energy.mlp_image((784, 250, 10), pulses=1100, examples=1000, refresh_every=100)
 #: Columns of the table and the parts that they sum.
-_COLUMNS = {
+COLUMNS = {
     "forward": ("forward converters", "forward array", "forward products"),
     "backward": ("backward converters", "backward array", "backward products"),
     "update": ("update", "update products"),
@@ -65,7 +65,7 @@ def energy_section(groups: Sequence[Group]) -> EnergySection | None:
     if not rows:
         return None
     columns = (
-        "rule", *(f"{name} [nJ]" for name in _COLUMNS), "an example [nJ]", "an epoch [mJ]",
+        "rule", *(f"{name} [nJ]" for name in COLUMNS), "an example [nJ]", "an epoch [mJ]",
         "digital design, an example [nJ]", "digital : this", "time an example [µs]",
     )  # fmt: skip
     try:
@@ -79,9 +79,9 @@ def energy_section(groups: Sequence[Group]) -> EnergySection | None:
 def _cells(runs: Sequence[dict[str, Any]]) -> list[str]:
     """Return the cells of one row; what an example takes by part is the mean over runs alone."""
     columns = list(zip(*map(_values, runs), strict=True))
-    parts = [Spread.of(values) for values in columns[: len(_COLUMNS)]]
+    parts = [Spread.of(values) for values in columns[: len(COLUMNS)]]
     means = [significant(part.mean if part else None) for part in parts]
-    return means + [mean_and_spread(values) for values in columns[len(_COLUMNS) :]]
+    return means + [mean_and_spread(values) for values in columns[len(COLUMNS) :]]
 
 
 def _values(found: dict[str, Any]) -> list[float | None]:
@@ -90,7 +90,7 @@ def _values(found: dict[str, Any]) -> list[float | None]:
     scale = 1e9 * each / whole if whole and each is not None else 0.0
     parts = found.get("parts") or {}
     values: list[float | None] = []
-    for names in _COLUMNS.values():
+    for names in COLUMNS.values():
         known = [parts[name] for name in names if name in parts]
         values.append(scale * sum(known) if known else None)
     digital = number((found.get("digital") or {}).get("per_example"))

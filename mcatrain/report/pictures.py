@@ -45,10 +45,10 @@ def training_figures(painter: Painter, groups: Sequence[Group], metric: Metric) 
         read: Callable[[Run], Points],
         axis: str = "auto",
     ) -> None:
-        curves = _curves(groups, read)
+        curves = curves_of(groups, lambda group: tuple(map(read, group.runs)))
         if axis == "counts":  # no line for float32, nor for devices that are never refreshed
             curves = [curve for curve in curves if any(curve.points())]
-        alt = f"{title}: " + "; ".join(_ending(curve) for curve in curves if curve.seeds)
+        alt = f"{title}: " + "; ".join(ending(curve) for curve in curves if curve.seeds)
         picture = painter.lines(curves, ylabel, alt, axis=axis)
         if picture is not None:
             figures.append(Figure(title, caption, (picture,)))
@@ -121,18 +121,19 @@ def course_figure(painter: Painter, run: Run, metric: Metric, label: str) -> Fig
     return Figure("By epoch", "What was measured after each evaluation of this run.", tuple(panels))
 
 
-def _curves(groups: Sequence[Group], read: Callable[[Run], Points]) -> list[Curve]:
-    """Colour by rule and dash by device model, the same in every picture."""
+def curves_of(groups: Sequence[Group], read: Callable[[Group], tuple[Points, ...]]) -> list[Curve]:
+    """Colour by rule and dash by device model, the same in every picture; read: of every run."""
     devices = list(dict.fromkeys(g.device for g in groups if g.device))
     curves = []
     for group in groups:
-        seeds = tuple(points for points in map(read, group.runs) if points)
+        seeds = tuple(points for points in read(group) if points)
         dash = devices.index(group.device) if group.device else 0
         curves.append(Curve(group.label, rule_colour(group.rule), seeds, dash))
     return curves
 
 
-def _ending(curve: Curve) -> str:
+def ending(curve: Curve) -> str:
+    """Say where a curve ends, in the mean over seeds."""
     last = sum(seed[-1][1] for seed in curve.seeds) / len(curve.seeds)
     return f"{curve.label} ends at {significant(last)}"
 

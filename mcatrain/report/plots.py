@@ -17,6 +17,7 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -30,6 +31,8 @@ _FP32, _MCA, _RPU = "#4d555f", "#0072b2", "#d55e00"
 PLUS, MINUS = "#009e73", "#aa3377"
 _DEVICE = "#56609e"
 _OTHERS = ("#cc79a7", "#8c6d00")
+#: Of what is neither a rule nor a device: the parts of a whole.
+PART_COLOURS = (_DEVICE, PLUS, MINUS, _OTHERS[1], _OTHERS[0], _MUTED)
 CSS_NAMES = {
     _INK: "ink", _MUTED: "muted", _GRID: "grid", _FP32: "fp32", _MCA: "mca", _RPU: "rpu",
     PLUS: "plus", MINUS: "minus", _OTHERS[0]: "other0", _OTHERS[1]: "other1",
@@ -98,25 +101,40 @@ class Painter:
         self._numbers = count(1)
 
     def lines(
-        self, curves: Sequence[Curve], ylabel: str, alt: str, *, axis: str = "auto"
+        self,
+        curves: Sequence[Curve],
+        ylabel: str,
+        alt: str,
+        *,
+        axis: str = "auto",
+        energy: bool = False,
+        title: str = "",
     ) -> Markup | None:
         """Draw curves by epoch: mean, min-max band, thin seeds. None if there is no point.
 
-        axis: 'linear'; 'auto', logarithmic where the values span more than a factor of 10; or
-        'counts', numbers of events, which may be 0 beside large ones.
+        axis: 'linear'; 'auto', logarithmic where the values span more than a factor of 10;
+        'counts', numbers of events, which may be 0 beside large ones; or 'energy', above 0 [J].
+        energy: x are energies [J] too, not epochs. title: of one panel among others.
         """
         curves = [curve for curve in curves if curve.seeds]
         if not curves:
             return None
-        with self._figure(_WIDE) as (fig, ax):
+        with self._figure(_PANEL if title else _WIDE) as (fig, ax):
             for curve in curves:
                 _draw(ax, curve)
-            ax.set_xlabel("epoch")
+            ax.set_title(title, fontsize=9.5, loc="left")
             ax.set_ylabel(ylabel)
-            whole = max(x for curve in curves for seed in curve.seeds for x, _ in seed) >= 2
-            ticks = MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=whole)
-            ax.xaxis.set_major_locator(ticks)
-            if axis != "linear":
+            along = [x for curve in curves for seed in curve.seeds for x, _ in seed]
+            if energy:
+                ax.set_xlabel("training energy [J]")
+                _scale_energy(ax.xaxis, ax.set_xscale, along)
+            else:
+                ax.set_xlabel("epoch")
+                ticks = MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=max(along) >= 2)
+                ax.xaxis.set_major_locator(ticks)
+            if axis == "energy":
+                _scale_energy(ax.yaxis, ax.set_yscale, [y for c in curves for y in c.points()])
+            elif axis != "linear":
                 _scale(ax, [y for curve in curves for y in curve.points()], axis == "counts")
             if len(curves) > 1:
                 self._legend(fig, [curve.label for curve in curves])
@@ -242,6 +260,16 @@ def _draw(ax: Axes, curve: Curve) -> None:
     style = {"linestyle": _DASHES[curve.dash % len(_DASHES)], "label": curve.label}
     marker = _MARKERS[curve.dash % len(_MARKERS)] if len(shared) <= 40 else ""
     ax.plot(shared, centre, color=colour, linewidth=1.9, marker=marker, markersize=3.4, **style)
+
+
+def _scale_energy(axis: Axis, set_scale: Callable[[str], None], values: Sequence[float]) -> None:
+    """Make an axis of energies logarithmic where they span much; ticks with a metric prefix."""
+    if max(values) > 10 * min(values):
+        decades = np.log10(max(values) / min(values))
+        set_scale("log")
+        axis.set_major_locator(LogLocator(subs=(1, 3) if decades < 2 else (1,)))
+        axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _scale(ax: Axes, values: Sequence[float], counts: bool) -> None:

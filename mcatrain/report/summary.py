@@ -171,10 +171,11 @@ def _gap(one: Spread | None, other: Spread | None, digits: int) -> str:
     return text if text[0] == "−" or not float(text.replace(",", "")) else "+" + text
 
 
-def mean_and_spread(values: Iterable[float | None], scale: float = 1.0) -> str:
-    """Write the mean of what is known, three digits, and ± the standard deviation if there is."""
-    spread = Spread.of(None if value is None else scale * value for value in values)
-    tail = f" ± {significant(spread.sd)}" if spread and spread.sd else ""
+def mean_and_spread(values: Iterable[float | None]) -> str:
+    """Write the mean of what is known, three digits, and ± the standard deviation if it shows."""
+    spread = Spread.of(values)
+    shows = spread and spread.sd and spread.sd > 5e-4 * abs(spread.mean)
+    tail = f" ± {spread.sd:.2g}" if spread and shows else ""
     return significant(spread.mean if spread else None) + tail
 
 

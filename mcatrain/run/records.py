@@ -21,8 +21,9 @@ _REBUILD = "restore the file or train again"
 class Run:
     """One training, as its folder tells it.
 
-    history: evaluations in the order of their steps. pulse: weight change of a pulse by layer.
-    model: the device with the run's ``without`` and ``vary`` applied; None for float32.
+    history: evaluations in the order of their steps; spent: what the ledger held at them. pulse:
+    weight change of a pulse by layer. model: the device with the run's ``without`` and ``vary``
+    applied; None for float32.
     result: None while the run is not finished. outcome: the final numbers (of the last evaluation
     while the run is not finished). images: PNG of what a generator makes; written: what a
     language model wrote; evaluation: what mcatrain evaluate found; None where there is none.
@@ -39,6 +40,7 @@ class Run:
     images: bytes | None
     written: str | None
     evaluation: dict[str, Any] | None = None
+    spent: tuple[dict[str, Any], ...] = ()
 
     @property
     def rule(self) -> str:
@@ -142,6 +144,7 @@ def load_run(folder: Path, entry: dict[str, Any] | None = None) -> Run:
     model = _read_model(folder / "device.toml", config, finished)
     histograms, pulse = _read_histograms(folder / "histograms.json")
     written, told = folder / "sample.txt", folder / "evaluation.json"
+    ledger = folder / "ledger.jsonl"  # not in runs of older versions
     return Run(
         folder=folder,
         config=config,
@@ -154,6 +157,7 @@ def load_run(folder: Path, entry: dict[str, Any] | None = None) -> Run:
         images=_read_png(folder / "samples.png"),
         written=_read_text(written) if written.exists() else None,
         evaluation=_object(_read_json(told), told) if told.exists() else None,
+        spent=_read_history(ledger, finished) if ledger.exists() else (),
     )
 
 

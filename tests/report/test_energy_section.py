@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mcatrain import energy
 from mcatrain.cli import main
 
 PARTS = {
@@ -75,6 +76,45 @@ def test_rules_beside_each_other_and_their_budgets(
     memory = head.index("memory [nJ]")
     assert [row[memory] for row in rows] == ["1,000,000", "—"]
     assert page.row("summary", "float32")[-1] == "0.00201 of 0.002 J, 1.25 epochs"
+
+
+def spend(folder: Path, amount: float) -> None:
+    """Give a run of 5 epochs a ledger: the paper's network, 100 times ``amount`` pulses in each."""
+    rows = []
+    for epoch in range(1, 6):
+        work = energy.mlp_image((784, 250, 10), int(100 * amount * epoch), 1500 * epoch, 100)
+        parts = energy.load("nandakumar2020").training(work, bipolar=False)
+        rows.append({"step": 1500 * epoch, "epoch": epoch, "energy": sum(parts.values()), **work})
+    (folder / "ledger.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_figures_by_energy(make_comparison: Any, report: Callable[[Path], Any]) -> None:
+    """A line a rule, a panel a rule that tells its parts; an older ledger has no panel."""
+    folder = make_comparison(
+        (("mca", "nandakumar2018"), ("rpu", "nandakumar2018")), (0, 1),
+        options={"energy_model": "nandakumar2020"},
+    )  # fmt: skip
+    for place in (folder / "runs").iterdir():
+        give(place, PARTS)
+        spend(place, amount=1.0 + (place.name[-1] == "1"))
+    page = report(folder)
+    by_energy = [alt for alt in page.alts if alt.startswith("Test accuracy against energy")]
+    by_part = [alt for alt in page.alts if alt.startswith("Energy per epoch of")]
+    assert len(by_energy) == 1
+    assert len(by_part) == 2
+    assert "MCA on nandakumar2018 ends at" in by_energy[0]
+    assert "RPU on nandakumar2018 ends at" in by_energy[0]
+    # 100 and 200 SET pulses an epoch of 4 pJ
+    set_pj = energy.load("nandakumar2020").operations.set_pj
+    assert f"pulses ends at {150 * set_pj * 1e-12:.3g}" in by_part[0]
+    assert "memory" not in by_part[0]  # of the digital design alone
+    assert "Of several seeds the energy is the mean." in page.text
+    for place in (folder / "runs").iterdir():
+        path = place / "ledger.jsonl"
+        path.write_text(path.read_text().replace("refresh_checks", "checks"))
+    page = report(folder)
+    assert not any(alt.startswith("Energy per epoch of") for alt in page.alts)
+    assert any(alt.startswith("Test accuracy against energy") for alt in page.alts)
 
 
 def test_a_model_that_is_gone_is_named_without_its_values(

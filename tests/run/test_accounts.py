@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from markupsafe import Markup
 from safetensors.torch import load_file
 
 from devicemodels.state import derive_seed
 from mcatrain import energy
 from mcatrain.pulselog import replay
+from mcatrain.report.energy import COLUMNS
+from mcatrain.report.metrics import METRICS
+from mcatrain.report.plots import Curve, Painter
+from mcatrain.report.spending import spending_figures
+from mcatrain.report.summary import group_runs
+from mcatrain.run.accounts import Accounts
 from mcatrain.run.config import TrainConfig
+from mcatrain.run.records import load_results
 from mcatrain.run.rules import prepare
 from mcatrain.tasks import make_task
 from mcatrain.tasks.mlp import MLPTask
@@ -72,6 +80,47 @@ def test_rows_and_result_agree(rule: str, run: Callable[..., Path]) -> None:
     assert work["forward_reads"] - work["forward_repeats"] == 2 * 40
     costs = energy.load("nandakumar2020")
     assert found["energy"]["parts"] == costs.training(work, bipolar=False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "device"),
+    [("fp32", "nandakumar2018"), ("mca", "nandakumar2018"), ("rpu", "gokmen2016")],
+)
+def test_curves_of_the_report_add_up_to_the_result(
+    rule: str, device: str, run: Callable[..., Path]
+) -> None:
+    """The parts of all epochs are the energy of the run; the last evaluation stands at it."""
+    folder = run("run", rule=rule, device_model=device, epochs=3, **BUSY)
+    spent = result(folder)["energy"]
+    drawn = Drawn()
+    groups = group_runs(load_results(folder))
+    spending_figures(drawn, groups, METRICS[0], "seed")
+    (course,), parts = drawn.curves[0], drawn.curves[1]
+    measured = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert course.seeds[0] == tuple(
+        (row["energy"], 100 * at["test_accuracy"])
+        for row, at in zip(rows(folder), measured, strict=True)
+    )
+    assert course.seeds[0][-1][0] == spent["total"]
+    assert all(x in (1, 2, 3) for part in parts for x, _ in part.seeds[0])
+    whole = sum(y for part in parts for y in part.points())
+    assert whole == pytest.approx(spent["total"])
+    ends = {part.label: sum(part.points()) for part in parts}
+    for column, names in COLUMNS.items():
+        wanted = sum(spent["parts"].get(name, 0.0) for name in names)
+        assert ends.get(column, 0.0) == pytest.approx(wanted), column
+
+
+class Drawn(Painter):
+    """Keeps the curves that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.curves: list[Sequence[Curve]] = []
+
+    def lines(self, curves: Sequence[Curve], *rest: Any, **options: Any) -> Markup | None:
+        self.curves.append(curves)
+        return super().lines(curves, *rest, **options)
 
 
 class Stop(BaseException):
@@ -171,6 +220,34 @@ def test_budget_of_pulses_ends_at_the_step_that_spends_it(
     earlier = result(run("before", rule=rule, epochs=3, **BUSY, **before))
     assert earlier["examples"] == cut["examples"] - 1
     assert earlier["set_pulses"] + earlier["reset_pulses"] < amount
+
+
+@pytest.mark.parametrize(
+    ("rule", "device"),
+    [
+        ("fp32", "nandakumar2018"), ("mca", "nandakumar2018"), ("rpu", "nandakumar2018"),
+        ("rpu", "gokmen2016"), ("mca", "gokmen2016"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("several", ["1", "2"])
+def test_estimate_of_a_budget_is_what_is_spent(
+    rule: str, device: str, several: str, run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every counter has its price: reads again, chi, streams, checks, pulses and refreshes."""
+    compared: list[tuple[float, float]] = []
+    used_up = Accounts.used_up
+
+    def look(self: Accounts, examples: int, steps: int) -> bool:
+        compared.append((self._estimate(examples, steps), self.spent(examples, steps)))
+        return used_up(self, examples, steps)
+
+    monkeypatch.setattr(Accounts, "used_up", look)
+    options = {"budget": "energy", "budget_amount": 1.0, "devices_per_weight": several}
+    folder = run("run", rule=rule, device_model=device, batch_size=3, **options, **BUSY)
+    assert len(compared) > 13
+    assert compared[-1][1] == result(folder)["energy"]["total"] > 0
+    for estimate, spent in compared:
+        assert estimate == pytest.approx(spent, rel=1e-9)
 
 
 def test_budget_that_is_not_spent(run: Callable[..., Path], same: Any) -> None:

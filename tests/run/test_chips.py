@@ -16,7 +16,6 @@ import pytest
 import devicemodels
 import mcatrain.run.processes
 from devicemodels.errors import InputError
-from mcatrain.report.summary import significant
 from mcatrain.run.chips import train_chips
 from mcatrain.run.config import TrainConfig
 
@@ -232,7 +231,7 @@ def test_report(command: Callable[..., tuple[int, str, str]], fitted: str) -> No
         assert f"All 4 chips together spent {1e3 * spent['total']:.4g} mJ" in text
     (row,) = [line for line in said.splitlines() if "an example [nJ]" in line][:1]
     mean, sd = (1e9 * spent["chip"]["per_example"][key] for key in ("mean", "sd"))
-    assert row.split("[nJ]")[1].strip() == f"{significant(mean)} ± {significant(sd)}"
+    assert row.split("[nJ]")[1].strip() == f"{mean:.3g} ± {sd:.2g}"
     Path("out/result.json").unlink()
     Path("out/chips/3/config.toml").unlink()
     assert command("report", "out")[0] == 0
