@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 #: Matrices whose rows begin at multiples of so many numbers multiply faster, and loops over whole
 #: rows leave no rest.
 _LINE = 64
+#: Numbers of outputs that are on their way back to pixels at a time: they stay near the core.
+_BAND = 2**17
 
 
 @njit(cache=True)
@@ -202,23 +205,54 @@ def convert_to_patches(
     total, parts = 0, list(patchwise.parts(n, out[0] * out[1], outputs))
     most = parts[0][1].stop
     line, y = torch.empty(most, inputs), torch.empty(most, pitch)
-    squares = torch.empty(0 if noise is None else most, inputs, dtype=torch.bfloat16)
+    squares, spread = (
+        torch.empty(0 if noise is None else most, width, dtype=torch.bfloat16)
+        for width in (inputs, pitch)
+    )
     for part, positions in parts:
         size = positions.stop - positions.start
         drive_rows(
             d[positions].numpy(), c.input_levels, c.noise_management, np.float32(1.0), rows(None),
             line.numpy(), bits(squares), scale[positions],
         )  # fmt: skip
-        ys = torch.mm(line[:size], weights, out=y[:size])
-        spread = None if noise is None else noise_product(squares[:size], noise.T)
-        _, normals, dither = draw(size)
-        total += _sense_patches(
-            ys.numpy(), outputs, bits(spread), rows(normals), np.float32(c.output_noise),
-            c.output_levels, np.float32(c.output_bound), rows(dither), scale[positions],
-            c.bound_management, hits[positions], lines[part], channels, *out, g.kernel, g.stride,
-            g.dilation,
-        )  # fmt: skip
+        if noise is not None:
+            noise_product(squares[:size], noise.T, spread[:size])
+        for own, pixels, band in _bands(part, g, out, pitch):
+            here = slice(band.start - positions.start, band.stop - positions.start)
+            length = band.stop - band.start
+            ys = torch.mm(line[here], weights, out=y[:length])
+            _, normals, dither = draw(length)
+            total += _sense_patches(
+                ys.numpy(), outputs, bits(spread[here]), rows(normals), np.float32(c.output_noise),
+                c.output_levels, np.float32(c.output_bound), rows(dither), scale[band],
+                c.bound_management, hits[band], lines[own, pixels], channels,
+                length // (out[1] * (own.stop - own.start)), out[1], g.kernel, g.stride,
+                g.dilation,
+            )  # fmt: skip
     return torch.from_numpy(hits).nonzero().squeeze(1) if total else None
+
+
+def _bands(
+    images: slice, g: Geometry, out: tuple[int, int], width: int
+) -> Iterator[tuple[slice, slice, slice]]:
+    """Yield images, of each the lines of pixels, and the positions that are done at a time.
+
+    Whole images, or of one image the lines that some lines of positions see.
+    """
+    high, wide = out
+    lines = max(_BAND // (wide * width), 1)
+    several = max(lines // high, 1)
+    for image in range(images.start, images.stop, several):
+        stop = min(image + several, images.stop)
+        for y in range(0, high, lines):
+            end = min(y + lines, high)
+            first = image * high * wide
+            last = (end - 1) * g.stride[0] + (g.kernel[0] - 1) * g.dilation[0] + 1
+            yield (
+                slice(image, stop),
+                slice(y * g.stride[0], last),
+                slice(first + y * wide, first + (stop - image - 1) * high * wide + end * wide),
+            )
 
 
 def _whole(width: int) -> int:
