@@ -9,8 +9,9 @@ from typing import Any
 from mcatrain.ledger import Ledger, counts, total
 from mcatrain.tile import Tile
 
-#: What a tile's energy is made of: counters of its ledger, and of its synapse.
-_OF_LEDGER = ("update_vectors", "chi_steps", "slots", "refresh_checks", "refresh_set_pulses")
+#: What a tile's energy is made of: counters of its ledger, and of its synapse. A SET pulse costs
+#: the same in a refresh.
+_OF_LEDGER = ("update_vectors", "chi_steps", "slots", "refresh_checks")
 _OF_SYNAPSE = ("set_pulses", "reset_pulses")
 
 
@@ -54,7 +55,7 @@ class Meter:
     def read(self) -> float:
         """Return the energy so far [J]."""
         whole = 0.0
-        for tile, (ahead, back, outer, chi, slot, check, rewrite, up, down) in self._tiles:
+        for tile, (ahead, back, outer, chi, slot, check, up, down) in self._tiles:
             ledger, synapse = tile.ledger, tile.synapse
             forward, backward = ledger.training.forward, ledger.training.backward
             whole += (
@@ -64,7 +65,6 @@ class Meter:
                 + chi * ledger.chi_steps
                 + slot * ledger.slots
                 + check * ledger.refresh_checks
-                + rewrite * ledger.refresh_set_pulses
                 + up * synapse.set_pulses
                 + down * synapse.reset_pulses
             )
