@@ -25,13 +25,15 @@ class Figure:
     title: str
     caption: str
     panels: tuple[Markup, ...]
+    across: bool = False
+    """Whether several panels, however few, lie side by side across the page."""
 
     @property
     def shape(self) -> str:
         """How the page lays the panels out: one, a column beside others, or the page's width."""
         if len(self.panels) == 1:
             return "single"
-        return "row" if len(self.panels) <= _FEW_PANELS else "row wide"
+        return "row wide" if self.across or len(self.panels) > _FEW_PANELS else "row"
 
 
 def training_figures(painter: Painter, groups: Sequence[Group], metric: Metric) -> list[Figure]:

@@ -46,7 +46,7 @@ def spending_figures(
             "Energy [J] of one epoch by part, from the ledger's counts at the evaluations; parts "
             "that take nothing, and epochs in which one takes nothing, are left out."
         )
-        found.append(Figure("Energy per epoch by part", caption, tuple(panels)))
+        found.append(Figure("Energy per epoch by part", caption, tuple(panels), across=True))
     return found
 
 
