@@ -170,6 +170,8 @@ def _costs(evaluation: dict[str, Any]) -> list[str]:
     said = []
     for cost in evaluation["programming"]:
         text = f"{cost['device']}, {cost['programming']}: {cost['devices']:,} devices a chip, "
+        pairs = str(cost.get("devices_per_weight", "1"))
+        text += "" if pairs == "1" else f"{pairs} pairs a weight, "
         text += f"{cost['writes'] / cost['devices']:.2f} writes"
         if "converged" in cost:
             text += (

@@ -22,6 +22,7 @@ from mcatrain.compensation import Calibration, recalibrate_batchnorm
 from mcatrain.nn.convert import convert, unconvert
 from mcatrain.run.evaluate_options import OWN, WRITE_VERIFY, EvaluateConfig
 from mcatrain.run.folder import write_json
+from mcatrain.run.rules import devices_by_layer
 from mcatrain.run.summary import versions
 from mcatrain.run.trained import Trained, load_trained
 from mcatrain.tile import apart, tiles
@@ -132,22 +133,29 @@ class _Place:
         periphery: Any = self.config.periphery
         if not periphery:
             periphery = "mca" if self.run.device is None else options.rule_periphery
+        plain = copy.deepcopy(self.plain).cpu()
         model = convert(
-            copy.deepcopy(self.plain).cpu(),
+            plain,
             self.config.device_model,
             seed=derive_seed(options.seed, f"programmed chip {chip}"),
             periphery=periphery,
             bias=options.bias,
             array_size=options.array_limit,
+            **devices_by_layer(self._devices_per_weight, plain),
         )
         for tile in tiles(model).values():
-            assert isinstance(tile.synapse, ProgrammedPair)
+            pairs = getattr(tile.synapse, "array", tile.synapse)
+            assert isinstance(pairs, ProgrammedPair)
             if self.way == WRITE_VERIFY:
-                self.took.append(tile.synapse.verify(*self._limits))
+                self.took.append(pairs.verify(*self._limits))
             else:
-                number = 2 * tile.synapse.size
+                number = 2 * pairs.size
                 self.took.append(Verification(number, number, 0, 0.0))
         return model.to(self.run.task.device)
+
+    @property
+    def _devices_per_weight(self) -> str:
+        return self.config.devices_per_weight or self.run.config.devices_per_weight
 
     @property
     def _limits(self) -> tuple[float, int]:
@@ -159,6 +167,7 @@ class _Place:
         """Return what the programming of a chip took, in the mean over chips."""
         devices = sum(one.devices for one in self.took)
         found: dict[str, Any] = {
+            "devices_per_weight": self._devices_per_weight,
             "devices": devices // self.config.chips,
             "writes": sum(one.writes for one in self.took) / self.config.chips,
             "verify_reads": sum(one.reads for one in self.took) / self.config.chips,

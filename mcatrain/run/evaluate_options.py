@@ -43,6 +43,8 @@ class EvaluateConfig:
     """write-verify: largest miss of a read that is left as it is [uS]; default 0.5."""
     most_writes: int | None = None
     """write-verify: most writes of a device; default 10."""
+    devices_per_weight: str = ""
+    """Programmed pairs whose mean is a weight: N, or LAYER=N,...; default as in training."""
     periphery: str = ""
     """Converters of programmed arrays: mca, rpu2016 or ideal; default the run's, for fp32 mca."""
     chips: int = 5
@@ -76,10 +78,13 @@ class EvaluateConfig:
         ):  # fmt: skip
             if value is not None and WRITE_VERIFY not in values.names(self.programming):
                 raise InputError(f"{option} {value}: needs --programming write-verify")
-        if self.programming and self.on and PROGRAMMED not in values.names(self.on):
-            raise InputError(
-                f"--programming {self.programming}: nothing is programmed with --on {self.on}"
-            )
+        if self.devices_per_weight:
+            values.devices(self.devices_per_weight)  # raises for what cannot be read
+        for option, text in (
+            ("--programming", self.programming), ("--devices-per-weight", self.devices_per_weight),
+        ):  # fmt: skip
+            if text and self.on and PROGRAMMED not in values.names(self.on):
+                raise InputError(f"{option} {text}: nothing is programmed with --on {self.on}")
         if self.periphery:
             preset(self.periphery)  # raises for an unknown name
 

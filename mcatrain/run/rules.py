@@ -12,6 +12,7 @@ from devicemodels.wear import track_wear
 from mcatrain.nn.convert import convert
 from mcatrain.optim.mca import MCA
 from mcatrain.optim.rpu import RPU
+from mcatrain.run import values
 from mcatrain.run.config import TrainConfig
 
 _BASE: dict[str, type[torch.optim.Optimizer]] = {
@@ -35,15 +36,6 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
     if config.rule == "fp32":
         return model, base(model.parameters(), lr=config.learning_rate, **extra)  # type: ignore[call-arg]
     device_model = config.load_device_model()
-    number = dict(config.devices)
-    shared = number.pop("", 1)
-    layers = [name for name, m in model.named_modules() if any(True for _ in m.parameters(False))]
-    for layer in number:
-        if layer not in layers:
-            raise InputError(
-                f"--devices-per-weight {config.devices_per_weight!r}: no layer {layer!r}: "
-                f"{closest(layer, layers)}"
-            )
     model = convert(
         model,
         device_model,
@@ -54,10 +46,9 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
         # Devices that hold weights directly have no beta.
         beta=config.layer_beta if device_model.synapse else None,
         array_size=config.array_limit,
-        devices_per_weight=shared,
         zero_shift=config.zero_shift,
-        overrides={layer: {"devices_per_weight": n} for layer, n in number.items()},
         seconds_per_example=config.seconds_per_example,
+        **devices_by_layer(config.devices_per_weight, model),
     )
     if config.wear:
         track_wear(model)
@@ -81,3 +72,20 @@ def prepare(config: TrainConfig, model: nn.Module) -> tuple[nn.Module, torch.opt
         sequential={"default": None, "on": True, "off": False}[config.sequential],
         refresh_every=config.refresh_every,
     )
+
+
+def devices_by_layer(text: str, model: nn.Module) -> dict[str, Any]:
+    """Return the options of `convert` for a --devices-per-weight, such as 4 or conv2=13.
+
+    Raises InputError for a layer that the model does not have.
+    """
+    number = values.devices(text)
+    shared = number.pop("", 1)
+    layers = [name for name, m in model.named_modules() if any(True for _ in m.parameters(False))]
+    for layer in number:
+        if layer not in layers:
+            raise InputError(
+                f"--devices-per-weight {text!r}: no layer {layer!r}: {closest(layer, layers)}"
+            )
+    overrides = {layer: {"devices_per_weight": n} for layer, n in number.items()}
+    return {"devices_per_weight": shared, "overrides": overrides}
