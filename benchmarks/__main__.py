@@ -27,6 +27,7 @@ PARTS = {
     "memory": "benchmarks.memory",
     "scaling": "benchmarks.scaling",
     "chips": "benchmarks.chips",
+    "ledger": "benchmarks.ledger",
     "profile": "benchmarks.profile",
 }
 #: Load of a machine at rest.
