@@ -43,6 +43,9 @@ MOST_PULSES = 2**35
 #: Events of `coincidences` from which on rows wait for the next call: 16 MiB.
 MOST_EVENTS = 2**20
 
+#: Scales below have no inverse in float32: such vectors are driven as they are, which is nothing.
+LEAST_SCALE = 2.0**-126
+
 #: Weights of an array up to which a processor is done with float32 before bfloat16 has begun.
 _FEW = 2**13
 
@@ -71,7 +74,7 @@ def convert(
     scale = x.new_full((len(x), 1), divisor)
     if c.noise_management:
         scale = scale * x.abs().amax(dim=1, keepdim=True)
-    x = x * (1 / torch.where(scale > 0, scale, 1.0))
+    x = x * (1 / torch.where(scale >= LEAST_SCALE, scale, 1.0))
     if levels := c.input_levels:
         x = _round(x.clamp(-1, 1) * levels, dither).clamp(-levels, levels) * (1 / levels)
     y = linear(x, weights)

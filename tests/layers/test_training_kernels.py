@@ -13,7 +13,7 @@ import mcatrain
 from devicemodels import kernels as device_kernels
 from mcatrain import kernels
 from mcatrain.kernels.reference import MOST_PULSES
-from mcatrain.periphery import Converters
+from mcatrain.periphery import PRESETS, Converters
 
 FORMS = ("reference", "cpu")
 STREAMS = ("coincidences", "coincidences_sum")
@@ -142,6 +142,20 @@ def test_accumulate(density: float, fast: str, place: torch.device) -> None:
         assert torch.equal(index, index_fast.cpu())
         assert torch.equal(count, count_fast.cpu())
         torch.testing.assert_close(chi, other.cpu(), atol=2e-7, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_vectors_too_small_to_scale_are_nothing(rows: int, fast: str, place: torch.device) -> None:
+    """1 / max|x| would overflow, and 0 times that is no number."""
+    x = torch.zeros(rows, 12)
+    x[:, 3] = 1.4e-39
+    w = torch.randn(7, 12, generator=torch.Generator().manual_seed(0))
+    for name, there in (("reference", torch.device("cpu")), (fast, place)):
+        with device_kernels.use(name):
+            y, _ = kernels.convert(
+                x.to(there), w.to(there), None, PRESETS["mca"].forward, 1.0, None, None, None
+            )
+        assert y.abs().max() < 1e-38
 
 
 @pytest.mark.parametrize("shape", [(20, 40), (1, 1), (3, 2100), (2048,), (1,)])

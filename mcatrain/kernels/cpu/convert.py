@@ -10,7 +10,7 @@ from numba import njit
 from torch import Tensor
 
 from devicemodels.kernels.cpu.vectors import bits_of, float_of, from_bfloat16, to_bfloat16
-from mcatrain.kernels.reference import noise_product
+from mcatrain.kernels.reference import LEAST_SCALE, noise_product
 
 if TYPE_CHECKING:
     from mcatrain.periphery import Converters
@@ -21,6 +21,7 @@ _NO_ARRAY = np.empty((0, 0), dtype=np.float32)
 _NO_BITS = np.empty((0, 0), dtype=np.int16)
 #: Numbers of a part of a batch: 2 MiB of float32.
 _CHUNK = 2**19
+LEAST = np.float32(LEAST_SCALE)
 #: All bits of a float32 but its sign.
 NO_SIGN = np.int32(0x7FFFFFFF)
 _FIRST = torch.zeros(1, dtype=torch.int64)
@@ -68,7 +69,7 @@ def _drive(x: Any, levels: int, manage: bool, divisor: Any, dither: Any, out: An
     if manage:
         scale *= top(x)
     one, limit = np.float32(1.0), np.float32(levels)
-    over = one / scale if scale > 0 else one
+    over = one / scale if scale >= LEAST else one
     unit = np.float32(1 / levels) if levels else one
     for j in range(x.size):
         value = x[j] * over
@@ -181,7 +182,7 @@ def drive_rows(
         xr, line = x[row], out[row]
         s = divisor * top(xr) if manage else divisor
         scale[row] = s
-        over = one / s if s > 0 else one
+        over = one / s if s >= LEAST else one
         if levels and dither.size:
             for j in range(xr.size):
                 value = np.floor(within(xr[j] * over, one) * limit + dither[row, j])

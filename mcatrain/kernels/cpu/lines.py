@@ -11,7 +11,7 @@ from torch import Tensor
 
 from devicemodels.kernels.cpu.vectors import to_bfloat16
 from mcatrain.kernels import lines as plain
-from mcatrain.kernels.cpu.convert import bits, drive_rows, rows, sense_rows, top, within
+from mcatrain.kernels.cpu.convert import LEAST, bits, drive_rows, rows, sense_rows, top, within
 from mcatrain.kernels.reference import noise_product
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _drive_rest(
                 scale[row] = most
             elif not most <= scale[row]:
                 return False
-        over = one / scale[row] if scale[row] > 0 else one
+        over = one / scale[row] if scale[row] >= LEAST else one
         for j in range(x.size):
             line[j] = np.rint(within(x[j] * over, one) * limit) * level
         if squares.size:

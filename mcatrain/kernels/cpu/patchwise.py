@@ -13,6 +13,7 @@ from torch import Tensor
 from devicemodels.kernels.cpu.vectors import from_bfloat16, to_bfloat16
 from mcatrain.kernels import patchwise
 from mcatrain.kernels.cpu.convert import (
+    LEAST,
     bits,
     drive_rows,
     reaches,
@@ -64,7 +65,7 @@ def _drive_patches(
                 s = top(patch) if manage else one
                 scale[row] = s
                 # What is no number makes no digit: the scale hands it on.
-                over = one / s if s > 0 else one if s == 0 else np.float32(0.0)
+                over = one / s if s >= LEAST else one if s >= 0 else np.float32(0.0)
                 for j in range(patch.size):
                     found[j] = np.rint(within(patch[j] * over, one) * limit)
                 if digits.size:

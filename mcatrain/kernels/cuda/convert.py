@@ -57,7 +57,7 @@ def _to_lines(
         factor = factor * tl.max(top, axis=1)
     tl.store(scale + row, factor, mask=row < rows)
     ones = tl.zeros((TALL,), tl.float32) + 1.0
-    by = tl.div_rn(ones, tl.where(factor > 0, factor, 1.0))[:, None]
+    by = tl.div_rn(ones, tl.where(factor >= 1.1754943508222875e-38, factor, 1.0))[:, None]
     for start in range(0, width, WIDE):
         here = (row < rows)[:, None] & (start + column < width)[None, :]
         at = row[:, None] * width + start + column[None, :]
