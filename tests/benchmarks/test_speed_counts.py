@@ -169,7 +169,7 @@ BENCHES = {
     "mlp, batch 1": Bench(_mlp, (1, 196), 1, 2.3, 3.3),
     "mlp, batch 100": Bench(_mlp, (100, 196), 100, 4.0, 141),
     "cnn, batch 10": Bench(_cnn, (10, 3, 8, 8), 10, 9.1, 13.8),
-    "lstm, batch 4": Bench(Recurrent, (4, 12, 20), 48, 5.4, 4.8, recurrent=True),
+    "lstm, batch 4": Bench(Recurrent, (4, 12, 20), 48, 5.4, 2.1, recurrent=True),
 }
 EACH = pytest.mark.parametrize("bench", BENCHES.values(), ids=list(BENCHES))
 
