@@ -15,6 +15,7 @@ from mcatrain.kernels import reference
 _BLOCK = 2048
 _MOST_PULSES = float(reference.MOST_PULSES)
 _NO_EVENT = torch.empty(0, dtype=torch.int64)
+_NO_GRADIENT = np.empty(0, dtype=np.float32)
 
 
 # Sums may be reordered, no more: 0 times what is no finite number is NaN.
@@ -34,28 +35,15 @@ def is_finite(values: Tensor) -> bool:
 
 
 @njit(cache=True)
-def _count_hits(chi: Any, threshold: Any, hits: Any) -> int:
+def _count_hits(chi: Any, gradient: Any, scale: Any, threshold: Any, hits: Any) -> int:
+    """Count and mark the hits, after adding a gradient, if any, to the block of chi at hand."""
     total = 0
     for block in range(hits.size):
         found = 0
         # A slice and no branch: the compiler turns this loop into vector compares (9x).
         part = chi[block * _BLOCK : (block + 1) * _BLOCK]
-        for i in range(part.size):
-            found += abs(part[i]) >= threshold
-        hits[block] = found
-        total += found
-    return total
-
-
-@njit(cache=True)
-def _descend(chi: Any, gradient: Any, scale: Any, threshold: Any, hits: Any) -> int:
-    """chi += scale gradient; count and mark the hits, while a block of chi is at hand."""
-    total = 0
-    for block in range(hits.size):
-        found = 0
-        part = chi[block * _BLOCK : (block + 1) * _BLOCK]
         slope = gradient[block * _BLOCK : (block + 1) * _BLOCK]
-        for i in range(part.size):
+        for i in range(slope.size):
             part[i] += scale * slope[i]
         for i in range(part.size):
             found += abs(part[i]) >= threshold
@@ -101,17 +89,17 @@ def _threshold(epsilon: float) -> Any:
 
 
 def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    flat, threshold = chi.detach().view(-1).numpy(), _threshold(epsilon)
-    hits = np.empty(-(-flat.size // _BLOCK), dtype=np.int32)
-    total = _count_hits(flat, threshold, hits)
-    return _collect(flat, _BLOCK, threshold, epsilon, hits, total)
+    return _spend(chi, _NO_GRADIENT, 0.0, epsilon)
 
 
 def descend(chi: Tensor, gradient: Tensor, scale: float, epsilon: float) -> tuple[Tensor, Tensor]:
+    return _spend(chi, gradient.detach().reshape(-1).numpy(), scale, epsilon)
+
+
+def _spend(chi: Tensor, gradient: Any, scale: float, epsilon: float) -> tuple[Tensor, Tensor]:
     flat, threshold = chi.detach().view(-1).numpy(), _threshold(epsilon)
     hits = np.empty(-(-flat.size // _BLOCK), dtype=np.int32)
-    slope = gradient.detach().reshape(-1).numpy()
-    total = _descend(flat, slope, np.float32(scale), threshold, hits)
+    total = _count_hits(flat, gradient, np.float32(scale), threshold, hits)
     return _collect(flat, _BLOCK, threshold, epsilon, hits, total)
 
 
