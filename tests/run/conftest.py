@@ -16,6 +16,7 @@ import mcatrain.report
 from mcatrain.cli import main
 from mcatrain.run.config import TrainConfig
 from mcatrain.run.loop import train
+from mcatrain.run.single import Run
 
 #: 7 steps an epoch with batches of 3, the last of 2. Refreshes come by the many pulses.
 TINY: dict[str, Any] = {"train_limit": 20, "hidden": "8", "epochs": 2, "checkpoint_every": 1e9}
@@ -39,6 +40,25 @@ def run() -> Callable[..., Path]:
     def make(out: str, **options: Any) -> Path:
         train(TrainConfig(out=out, **{**TINY, **options}), ["mcatrain", "train", "--out", out])
         return Path(out)
+
+    return make
+
+
+@pytest.fixture
+def killed_run(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that makes a run which is killed before it saves its state at step 40."""
+    save = Run.save
+
+    def killed(self: Run) -> None:
+        if self.step == 40:
+            raise KeyboardInterrupt
+        save(self)
+
+    def make(out: str, **options: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "save", killed)
+            with pytest.raises(KeyboardInterrupt):
+                run(out, **options)
 
     return make
 

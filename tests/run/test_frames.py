@@ -20,29 +20,18 @@ from mcatrain.run.compare import CompareConfig, compare
 from mcatrain.run.config import TrainConfig
 from mcatrain.run.evaluate import evaluate
 from mcatrain.run.evaluate_options import EvaluateConfig
-from mcatrain.run.single import Run
 
 SMALL: dict[str, Any] = {"train_limit": 20, "hidden": "8", "epochs": 2}
 COMMAND = ["mcatrain", "test"]
 
 
 @pytest.fixture
-def folder(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(run: Callable[..., Path], killed_run: Callable[..., None]) -> Path:
     """One folder with a run, a comparison, chips, and a run killed in its second epoch."""
     run("all/one", rule="mca", epsilon=0.005)
     compare(CompareConfig(**SMALL, out="all/both", rules="fp32,rpu@gokmen2016"), COMMAND)
     train_chips(TrainConfig(**SMALL, out="all/chips", rule="mca", chips=2), COMMAND)
-    save = Run.save
-
-    def killed(self: Run) -> None:
-        if self.step == 40:
-            raise KeyboardInterrupt
-        save(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run("all/killed", rule="mca")
+    killed_run("all/killed", rule="mca")
     path = Path("all/killed/metrics.jsonl")
     path.write_text(path.read_text().splitlines()[0] + "\n")
     return Path("all")

@@ -16,7 +16,6 @@ from devicemodels.errors import InputError
 from mcatrain.run import trackers
 from mcatrain.run.chips import train_chips
 from mcatrain.run.config import TrainConfig
-from mcatrain.run.single import Run
 
 MINE = f"{__name__}:Csv"
 RULES: dict[str, dict[str, Any]] = {
@@ -125,20 +124,10 @@ def test_own_tracker_is_told_in_order(run: Callable[..., Path]) -> None:
 
 
 def test_a_resumed_run_goes_on_without_doubled_steps(
-    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Path], killed_run: Callable[..., None]
 ) -> None:
     """Killed between the log of an evaluation and its checkpoint, it evaluates once more."""
-    save = Run.save
-
-    def killed(self: Run) -> None:
-        if self.step == 40:
-            raise KeyboardInterrupt
-        save(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "save", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run("run", **RULES["mca"], tracker="tensorboard")
+    killed_run("run", **RULES["mca"], tracker="tensorboard")
     assert [point.step for point in events(Path("run")).Scalars("test_loss")] == [20, 40]
     run("run", **RULES["mca"], tracker="tensorboard", resume=True)
     assert len(list(Path("run/tensorboard").iterdir())) >= 2
