@@ -40,11 +40,11 @@ class PulseLog:
     A row is a weight's pulses: step, call (of a step's calls to the tile), time_s, layer (the
     tile's name in the model), row (output), column (input), polarity (+1, -1), count, repeats
     (whether weights may occur twice in the call). A row with polarity 0, row and column -1 is a
-    refresh of the tile that re-wrote ``count`` pairs; their pulses follow from the devices.
+    refresh of the tile that re-wrote ``count`` pairs, 0 too: it read devices, with noise of their
+    stream; their pulses follow from the devices.
 
-    While a log is kept, the noise of pulses and refreshes comes from streams of (seed, tile, step,
-    call), not from the one that reads share: else it could not be found again without the reads.
-    A run with a log is therefore another one than without, with the same statistics.
+    A log changes nothing of the run: devices draw from a stream of their own, so that the calls
+    in their order are all that it takes to find their noise again.
     """
 
     def __init__(self, model: nn.Module, folder: Path) -> None:
@@ -63,35 +63,33 @@ class PulseLog:
         self.step = step
         self._calls.clear()
 
-    def _tag(self, tile: Tile) -> tuple[int, str]:
+    def _call(self, tile: Tile) -> int:
         call = self._calls.get(tile, 0)
         self._calls[tile] = call + 1
-        return call, _tag(self.step, call)
+        return call
 
     def pulse(self, tile: Tile, events: PulseEvents) -> None:
         """Send pulses to a tile's synapse and note them."""
         if not len(events):
             return
-        call, tag = self._tag(tile)
         index, count = events.index.cpu(), events.count.cpu()
         columns = tile.shape[1]
-        with tile.chance.fork(tag):
-            tile.synapse.pulse(events, tile.now_s)
+        tile.synapse.pulse(events, tile.now_s)
         self._note(
-            tile, call, index // columns, index % columns, count.sign(), count.abs(), events.repeats
+            tile, index // columns, index % columns, count.sign(), count.abs(), events.repeats
         )
 
     def refresh(self, tile: Tile) -> None:
-        """Refresh a tile's synapse and note it, if that did anything."""
+        """Refresh a tile's synapse and note it, if its devices were looked at."""
         before = tile.synapse.refreshes
-        call, tag = self._tag(tile)
-        with tile.chance.fork(tag):
-            tile.synapse.refresh(tile.now_s)
-        if done := tile.synapse.refreshes - before:
+        tile.synapse.refresh(tile.now_s)
+        if tile.synapse.can_saturate:
             none = torch.tensor([-1])
-            self._note(tile, call, none, none, none * 0, torch.tensor([done]), False)
+            done = torch.tensor([tile.synapse.refreshes - before])
+            self._note(tile, none, none, none * 0, done, False)
 
-    def _note(self, tile: Tile, call: int, *rest: Any) -> None:
+    def _note(self, tile: Tile, *rest: Any) -> None:
+        call = self._call(tile)
         row, column, polarity, count, repeats = rest
         n = len(row)
         name = pa.DictionaryArray.from_arrays(
@@ -124,10 +122,6 @@ class PulseLog:
                 path.unlink()
 
 
-def _tag(step: int, call: int) -> str:
-    return f"pulses {step}.{call}"
-
-
 def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.parquet")) if folder.is_dir() else []
 
@@ -155,11 +149,10 @@ def replay(folder: Path, model: nn.Module) -> nn.Module:
                     "was logged"
                 )
             tile.now_s = call["time_s"]
-            with tile.chance.fork(_tag(call["step"], call["call"])):
-                if call["events"] is None:
-                    tile.synapse.refresh(tile.now_s)
-                else:
-                    tile.synapse.pulse(call["events"](tile), tile.now_s)
+            if call["events"] is None:
+                tile.synapse.refresh(tile.now_s)
+            else:
+                tile.synapse.pulse(call["events"](tile), tile.now_s)
     return model
 
 

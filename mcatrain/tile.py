@@ -57,7 +57,8 @@ class Tile(StateModule):
     kept ('must'), may be kept where it saves work ('may'), or are summed at once ('no').
     output_scale: float32, (1,) or (out,), by which outputs are multiplied after the ADC to make up
     for drift (`mcatrain.compensation`); None: not at all. Of reading only: it is no part of the
-    state, and gradients do not see it.
+    state, and gradients do not see it. chance: of reads, converters and bit streams; the synapse
+    has its own for what happens in devices, so that pulses alone decide these (`pulselog.replay`).
     """
 
     scalars: ClassVar = {"now_s": float, "clock_examples": int}
@@ -69,6 +70,7 @@ class Tile(StateModule):
         super().__init__()
         self.name, self.periphery = name, periphery
         self.synapse = synapse
+        self.chance = Chance(synapse.chance.seed, f"{synapse.chance.name}/reads")
         self.clock = clock
         self.ledger = Ledger()
         self.log: PulseLog | None = None
@@ -96,15 +98,11 @@ class Tile(StateModule):
     def clock_examples(self, value: int) -> None:
         self.clock.examples = value
 
-    @property
-    def chance(self) -> Chance:
-        return self.synapse.chance
-
     def forward(self, x: Tensor) -> Tensor:
         """Return y (n, out) = ADC(W DAC(x) + noise) for the rows of x (n, in)."""
         synapse = self.synapse
         read = synapse.read(self.clock.now_s)
-        y = matvec(x, *read, self.periphery.forward, synapse.chance, self.reads.forward)
+        y = matvec(x, *read, self.periphery.forward, self.chance, self.reads.forward)
         scale = self._buffers["output_scale"]
         return y if scale is None else y.mul_(scale)
 
@@ -114,7 +112,7 @@ class Tile(StateModule):
         weights, variance = synapse.read(self.clock.now_s)
         transposed = None if variance is None else variance.T
         return matvec(
-            d, weights.T, transposed, self.periphery.backward, synapse.chance, self.reads.backward
+            d, weights.T, transposed, self.periphery.backward, self.chance, self.reads.backward
         )
 
     @property

@@ -83,6 +83,14 @@ def test_replay_gives_the_same_devices(case: str, tmp_path: Path) -> None:
     assert 0 < logged <= sent
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_a_log_changes_nothing(case: str, tmp_path: Path) -> None:
+    """Every tensor and random state is that of the training without a log, bit for bit."""
+    logged, plain = (train(case, folder, steps=30) for folder in (tmp_path / "log", None))
+    for name, value in plain.state_dict().items():
+        assert torch.equal(logged.state_dict()[name], value), name
+
+
 def test_refreshes_are_logged(tmp_path: Path) -> None:
     model = train("mca-pcm", tmp_path / "log", steps=40)
     rows = pq.read_table(tmp_path / "log").to_pandas()

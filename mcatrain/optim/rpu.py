@@ -100,10 +100,10 @@ class RPU(PulsedOptimizer):
 
     def _pulse_in_order(self, tile: Tile, x: Tensor, d: Tensor, *streams: Tensor) -> None:
         """Pulse by one row of x and d after the other."""
-        synapse, rows = tile.synapse, 0
+        rows = 0
         while rows < len(x):
             rest = [v[rows:] for v in (x, d, *streams)] if rows else (x, d, *streams)
-            index, count, done = kernels.coincidences(*rest, synapse.chance.seed_next())
+            index, count, done = kernels.coincidences(*rest, tile.chance.seed_next())
             tile.pulse(PulseEvents(index, count, repeats=True))
             rows += done
 

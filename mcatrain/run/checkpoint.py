@@ -18,7 +18,7 @@ from mcatrain.run.writing import write_text
 from mcatrain.tasks.base import Task
 
 _POINTER = "checkpoint.json"
-_FORMAT = 4
+_FORMAT = 5
 
 
 def save(

@@ -32,8 +32,8 @@ class TrainConfig(Options):
     """Train this many chips, each with its own devices and, of a fitted device model, its own draw
     of the posterior; the spread is told apart by seed, devices and parameters. Fully connected
     networks (mlp) on the CPU train up to 16 chips step by step together, in much less time than
-    one after the other; other tasks, and runs with a budget (each chip's own) or a pulse log,
-    train chip after chip."""
+    one after the other; other tasks, and runs with a budget (each chip's own), train chip after
+    chip."""
     jobs: int = 1
     """Processes, each with its share of the chips."""
     resume: bool = False

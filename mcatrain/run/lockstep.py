@@ -26,11 +26,10 @@ Stepper = Callable[[], list[tuple[float, int]]]
 def serves(config: TrainConfig) -> bool:
     """Whether chips of this run can go together: fully connected layers, on the CPU.
 
-    A budget may end each chip at another step, and a pulse log has noise of its own.
+    A budget may end each chip at another step.
     """
     on_cpu = config.torch_device == "cpu" or not torch.cuda.is_available()
-    step_alike = config.budget_amount is None and not config.pulse_log
-    return config.task == "mlp" and on_cpu and step_alike
+    return config.task == "mlp" and on_cpu and config.budget_amount is None
 
 
 def stepper(runs: Sequence[Run]) -> Stepper:

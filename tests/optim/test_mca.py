@@ -250,13 +250,13 @@ def test_not_finite_gradient_touches_no_device() -> None:
     # Only the last layer's gradient is broken: the first must not be pulsed either.
     model(torch.randn(4, 12)).sum().backward()
     model[2].tile.chi.grad[0, 0] = float("nan")
-    after_forward = model.state_dict()["0.tile.synapse.chance.state"].clone()
+    after_forward = model.state_dict()["0.tile.chance.state"].clone()
     with pytest.raises(InputError, match=r"layer '2' is not finite"):
         optimizer.step()
     now = model.state_dict()
-    assert torch.equal(now["0.tile.synapse.chance.state"], after_forward)
+    assert torch.equal(now["0.tile.chance.state"], after_forward)
     for key in before:
-        if "chance." not in key and not key.endswith("ledger"):  # it was read
+        if ".tile.chance." not in key and not key.endswith("ledger"):  # it was read
             assert torch.equal(now[key], before[key]), key
 
 

@@ -167,9 +167,10 @@ def test_killed_and_resumed(
         assert len(logs[0]) > 20
 
 
-def test_log_of_a_run_replays(run: Callable[..., Path]) -> None:
+def test_log_of_a_run_replays(run: Callable[..., Path], same: Callable[..., bool]) -> None:
     options = {"rule": "mca", "pulse_log": True, "wear": False, **BUSY}
     folder = run("run", **options)
+    assert same(folder, run("plain", **options | {"pulse_log": False}))
     config = TrainConfig(out="again", train_limit=20, hidden="8", epochs=2, **options)
     torch.manual_seed(derive_seed(config.seed, "torch"))
     model, _ = prepare(config, make_task(config, torch.device("cpu")).model())

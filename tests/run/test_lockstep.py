@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor
@@ -125,7 +126,7 @@ def test_chips_share_no_random_numbers(
     for name in ("exponent", "conductance_us"):
         a, b, c = (t[f"model.0.tile.synapse.devices.{name}"] for t in found)
         assert not ((a == b) & (b == c)).any()
-    states = {bytes(t["model.0.tile.synapse.chance.seeds"].numpy()) for t in found}
+    states = {bytes(t["model.0.tile.chance.seeds"].numpy()) for t in found}
     assert len(states) == 3
 
     real = together._matvec
@@ -242,16 +243,23 @@ def test_other_tasks_go_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> 
     assert not lockstep.serves(TrainConfig(out="out", **options))
 
 
-@pytest.mark.parametrize(
-    "options", [{"budget": "pulses", "budget_amount": 150}, {"pulse_log": True}], ids=["end", "log"]
-)
-def test_what_has_its_own_end_or_noise_goes_alone(
-    options: dict[str, Any], same: Same, steps: list[int]
-) -> None:
-    chips("out", **BUSY, **options)
+def test_what_has_its_own_end_goes_alone(same: Same, steps: list[int]) -> None:
+    options = {**BUSY, "budget": "pulses", "budget_amount": 150}
+    chips("out", **options)
     assert steps == []
     for chip in range(3):
-        assert same(Path(f"out/chips/{chip}"), alone(f"alone{chip}", chip, **BUSY, **options)), chip
+        assert same(Path(f"out/chips/{chip}"), alone(f"alone{chip}", chip, **options)), chip
+
+
+def test_logs_of_chips_are_those_of_their_runs(same: Same, steps: list[int]) -> None:
+    chips("out", **BUSY, pulse_log=True)
+    assert set(steps) == {3}
+    for chip in range(3):
+        one = alone(f"alone{chip}", chip, **BUSY, pulse_log=True)
+        assert same(Path(f"out/chips/{chip}"), one), chip
+        logs = [pq.read_table(f / "pulses").to_pandas() for f in (one, Path(f"out/chips/{chip}"))]
+        assert len(logs[0]) > 20
+        assert logs[0].equals(logs[1])
 
 
 def test_memory_of_chips_is_aligned() -> None:
