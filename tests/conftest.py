@@ -16,6 +16,11 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+# Shells start what runs behind them with SIGINT ignored, and processes hand that on.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(params=["cpu", "cuda"])
 def fast(request: pytest.FixtureRequest) -> str:
     """The name of a form of the kernels other than the reference."""

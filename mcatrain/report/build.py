@@ -68,7 +68,7 @@ def _render(results: Results) -> str:
     template = _environment().get_template("page.html")
     return template.render(
         style=_asset("page.css"),
-        script=_asset("page.js"),
+        script=_asset("page.js") + _asset("pictures.js"),
         title=options.title(results, groups),
         facts=options.facts(results, groups),
         metric_note=metric.note,

@@ -225,7 +225,7 @@ def test_a_missing_array_is_named() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["mca", "rpu"])
 def test_a_network_learns_on_a_table(rule: str, empty_desk: None, tmp_path: Path) -> None:
-    """A table of small even steps with noise of their own size; 600 examples, 3 epochs, seed 0.
+    """A table of small even steps with noise of their own size; 600 examples, 5 epochs, seed 0.
 
     Chance is 0.1; a device that ignored or exchanged its pulses would stay there.
     """
@@ -236,7 +236,7 @@ def test_a_network_learns_on_a_table(rule: str, empty_desk: None, tmp_path: Path
     even = sure([0.0, 0.0], [0.0, 0.0]) | steps | {"granularity": 0.002}
     Path("even.toml").write_text(as_file(even))
     options = ["--task", "mlp", "--data", "digits", "--hidden", "30", "--train-limit", "600"]
-    options += ["--epochs", "3", "--seed", "0", "--rule", rule, "--device-model", "even.toml"]
+    options += ["--epochs", "5", "--seed", "0", "--rule", rule, "--device-model", "even.toml"]
     assert main(["train", *options, "--out", "run"]) == 0
     result = json.loads(Path("run/result.json").read_text())
     assert result["metrics"]["test_accuracy"] > 0.5
