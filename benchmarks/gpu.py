@@ -144,7 +144,7 @@ def check(s: Sizes) -> dict[str, float]:
             made["written"] = own.weight.clone()
             own.read(pcm(), 1e4)
             made |= {"weight": own.weight, "variance": own.variance, "due": own.due_s}
-            made["high"] = device_kernels.high_pairs(own.conductance_us, 11.99)
+            made["high"] = device_kernels.high_pairs(own.conductance_us, 11.99, 4.0)
         left.append(made)
     reference, found = left
     far = {}

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from mcatrain.tile import Block, Tile
 
@@ -76,7 +75,7 @@ class ArrayProduct(torch.autograd.Function):
         # An array one column wider than x has its bias there, driven by a constant 1.
         ctx.width = x.shape[1]
         if array.shape[1] > ctx.width:
-            x = pad(x, (0, 1), value=1.0)
+            x = torch.cat([x, x.new_ones(len(x), 1)], 1)
         ctx.save_for_backward(x)
         ctx.array, ctx.examples = array, examples
         return array.forward(x)

@@ -77,9 +77,9 @@ def pulse_pairs(conductance_us: Tensor, *rest: Any) -> None:
     form(__name__, conductance_us).pulse_pairs(conductance_us, *rest)
 
 
-def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
+def high_pairs(conductance_us: Tensor, *rest: float) -> Tensor:
     """See `reference.high_pairs`."""
-    return form(__name__, conductance_us).high_pairs(conductance_us, above_us)
+    return form(__name__, conductance_us).high_pairs(conductance_us, *rest)
 
 
 def saturated_pairs(conductance_us: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

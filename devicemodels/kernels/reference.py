@@ -150,13 +150,15 @@ def pulse_pairs(
     read_pairs(conductance_us, programmed_at_s, exponent, events.index, now_s, *way)
 
 
-def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
-    """Return the pairs with an undrifted conductance above ``above_us``, ascending.
+def high_pairs(conductance_us: Tensor, above_us: float, both_us: float) -> Tensor:
+    """Return the pairs with an undrifted conductance above ``above_us``, and both above
+    ``both_us``, ascending.
 
     conductance_us: (2n,) float32 as in `read_pairs`. Returns int64 (m,).
     """
     n = conductance_us.numel() // 2
-    high = torch.maximum(conductance_us[:n], conductance_us[n:]) > above_us
+    plus, minus = conductance_us[:n], conductance_us[n:]
+    high = (torch.maximum(plus, minus) > above_us) & (torch.minimum(plus, minus) > both_us)
     return high.nonzero().squeeze(1)
 
 

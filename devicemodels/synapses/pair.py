@@ -16,9 +16,8 @@ from devicemodels.pulses import PulseEvents
 from devicemodels.quantities import Parameters, quantity
 from devicemodels.state import Chance
 from devicemodels.synapses.base import Synapse
+from devicemodels.synapses.saturation import Candidates
 
-#: Reads further than this many standard deviations from a threshold are not drawn (p < 1e-14).
-_CERTAIN = 8.0
 #: What was never read is due at any time.
 _NOW = float("-inf")
 #: No real update sends more pulses at once; a diverging one would ask for all memory.
@@ -82,17 +81,13 @@ class DifferentialPair(Synapse):
         self.register_buffer("due_s", torch.full((blocks,), _NOW, dtype=torch.float64))
         self.read_at_s, self.ahead_s = _NOW, 0.0
         self._due_first_s = _NOW
-        #: Pairs that may read as saturated, as of the last look; None: never looked.
-        self._high: Tensor | None = None
-        #: Those pulsed since then; None: too many to tell.
-        self._pulsed: list[Tensor] | None = []
-        self._held = 0
+        self._candidates = Candidates(self.size, device, pair.refresh_above, pair.refresh_below)
         self.register_load_state_dict_post_hook(lambda pair, _: pair._look_anew())
 
     def _look_anew(self) -> None:
         """Find out what is known of the devices without looking at all of them."""
         self._due_first_s = float(self.due_s.min())
-        self._high, self._pulsed, self._held = None, [], 0
+        self._candidates.forget()
 
     @property
     def granularity(self) -> float:
@@ -135,11 +130,7 @@ class DifferentialPair(Synapse):
             self._were_pulsed(index, now_s)
 
     def _were_pulsed(self, index: Tensor, now_s: float) -> None:
-        if self._high is not None and self._pulsed is not None:
-            self._pulsed.append(index)
-            self._held += index.numel()
-            if self._held > self.size // 8:  # a look at all costs no more
-                self._pulsed = None
+        self._candidates.pulsed(index)
         # What was pulsed does not drift before T0.
         self._due_first_s = min(self._due_first_s, now_s + self.devices.physics.t0_s)
 
@@ -196,7 +187,7 @@ class DifferentialPair(Synapse):
         the one whose mean response comes nearest, without verify.
         """
         index, difference = self._saturated(now_s)
-        if not len(index):
+        if not index.numel():
             return 0
         levels = self.devices.physics.mean_set_response(int(self.pair.refresh_pulses))
         rise = torch.tensor(levels, dtype=torch.float64, device=difference.device) - levels[0]
@@ -212,39 +203,23 @@ class DifferentialPair(Synapse):
 
     def _saturated(self, now_s: float) -> tuple[Tensor, Tensor]:
         """Return the pairs to refresh: index (n,), and read difference (n,) [µS], float64."""
-        p, d = self.devices.physics, self.devices
-        # From here on a read, g + (m3 g + c3) z, can reach the threshold.
-        least = (self.pair.refresh_above - _CERTAIN * p.c3) / (1 + _CERTAIN * p.m3)
-        index = self._find_high(least)
-        if not len(index):
+        d = self.devices
+        index = self._candidates.look(d.conductance_us)
+        if not index.numel():
             return index, torch.empty(0, dtype=torch.float64, device=index.device)
-        normals = self.chance.normal(2, len(index)) if p.reads_noisily else None
+        physics, pair = d.physics, self.pair
+        normals = self.chance.normal(2, len(index)) if physics.reads_noisily else None
         return kernels.saturated_pairs(
             d.conductance_us,
             d.programmed_at_s,
             d.exponent,
             index,
             now_s,
-            p,
-            self.pair.refresh_above,
-            self.pair.refresh_below,
+            physics,
+            pair.refresh_above,
+            pair.refresh_below,
             normals,
         )
-
-    def _find_high(self, least_us: float) -> Tensor:
-        """Return the pairs with an undrifted conductance above ``least_us``, ascending.
-
-        Drift only lowers it, so these are all that could read above. Between two calls only what
-        was pulsed has changed.
-        """
-        g, high = self.devices.conductance_us, self._high
-        if high is None or high.device != g.device or self._pulsed is None:
-            high = kernels.high_pairs(g, least_us)
-        elif self._pulsed:
-            index = torch.cat([high, *self._pulsed]).unique()
-            high = index[torch.maximum(g[index], g[index + self.size]) > least_us]
-        self._high, self._pulsed, self._held = high, [], 0
-        return high
 
     def saturated(self, now_s: float) -> tuple[int, int]:
         g = self.conductances(now_s)

@@ -218,15 +218,19 @@ def test_normals(form: str) -> None:
 
 
 def test_high_pairs(fast: str, place: torch.device) -> None:
-    """Either device counts, a conductance at the limit does not, in both forms."""
+    """Either device counts for the upper limit, the other for the lower; one at a limit does not,
+    in both forms."""
     g = torch.tensor([1.0, 5, 4, 2, 9, 3, 3, 4, 9, 9]).to(place)
     many = torch.rand(2 * 5000, generator=generator(5)).to(place)
     for form in ("reference", fast):
         with kernels.use(form):
-            assert kernels.high_pairs(g, 4.0).tolist() == [1, 3, 4]
-            assert kernels.high_pairs(many[:0], 4.0).tolist() == []
-            expected = (many.view(2, -1) > 0.999).any(0).nonzero().squeeze(1)
-            assert torch.equal(kernels.high_pairs(many, 0.999), expected)
+            assert kernels.high_pairs(g, 4.0, -1.0).tolist() == [1, 3, 4]
+            assert kernels.high_pairs(g, 4.0, 2.0).tolist() == [1, 4]
+            assert kernels.high_pairs(g, 4.0, 3.0).tolist() == [4]
+            assert kernels.high_pairs(many[:0], 4.0, 1.0).tolist() == []
+            pairs = many.view(2, -1)
+            expected = (pairs > 0.999).any(0) & (pairs > 0.2).all(0)
+            assert torch.equal(kernels.high_pairs(many, 0.999, 0.2), expected.nonzero().squeeze(1))
 
 
 @pytest.mark.parametrize("noisy", [True, False])

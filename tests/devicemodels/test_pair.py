@@ -394,7 +394,8 @@ def test_what_may_be_saturated_is_known_without_looking_at_all() -> None:
     """After pulses, refreshes, a load and a write, the pairs known are those of a full look."""
     synapse, g = build((20, 30), seed=4), torch.Generator().manual_seed(1)
     synapse.fabricate()
-    least = (8 - 8 * 0.13) / (1 + 8 * 0.03)
+    limits = (8 - 8 * 0.13) / (1 + 8 * 0.03), (2 - 8 * 0.13) / (1 + 8 * 0.03)
+    candidates = synapse._candidates
     known, found, refreshed = 0, 0, 0
     for k in range(60):
         synapse.pulse(random_events(600, g, part=0.3 if k % 7 == 0 else 0.02), float(k))
@@ -402,9 +403,9 @@ def test_what_may_be_saturated_is_known_without_looking_at_all() -> None:
             synapse.load_state_dict(build((20, 30), seed=5).state_dict())
         if k == 50:
             synapse.program(torch.zeros(20, 30), float(k))
-        known += synapse._high is not None
-        expected = kernels.high_pairs(synapse.devices.conductance_us, least)
-        assert torch.equal(synapse._find_high(least), expected), k
+        known += candidates._found is not None
+        expected = kernels.high_pairs(synapse.devices.conductance_us, *limits)
+        assert torch.equal(candidates.look(synapse.devices.conductance_us), expected), k
         found += len(expected)
         if k % 5 == 0:
             refreshed += synapse.refresh(float(k))
@@ -413,17 +414,43 @@ def test_what_may_be_saturated_is_known_without_looking_at_all() -> None:
     assert known > 50
 
 
+def test_every_pair_that_can_read_as_saturated_is_a_candidate() -> None:
+    """Reads 7.9 standard deviations off in any direction, of 20,000 pairs, fresh and drifted: all
+    that read as saturated are looked at, and not all of the others."""
+    synapse, g = build((100, 200), seed=4), torch.Generator().manual_seed(1)
+    devices, size = synapse.devices, 20_000
+    devices.conductance_us.copy_(12 * torch.rand(2 * size, generator=g))
+    devices.programmed_at_s.copy_(torch.where(torch.rand(2 * size, generator=g) < 0.5, 0.0, 99.0))
+    candidates = torch.zeros(size, dtype=torch.bool)
+    candidates[synapse._candidates.look(devices.conductance_us)] = True
+    assert 0.3 < candidates.double().mean() < 0.8
+    at_all = torch.zeros(size, dtype=torch.bool)
+    for plus in (-7.9, 0.0, 7.9):
+        for minus in (-7.9, 0.0, 7.9):
+            normals = torch.tensor([[plus], [minus]]).repeat(1, size)
+            found, _ = kernels.saturated_pairs(
+                devices.conductance_us, devices.programmed_at_s, devices.exponent,
+                torch.arange(size), 100.0, devices.physics, synapse.pair.refresh_above,
+                synapse.pair.refresh_below, normals,
+            )  # fmt: skip
+            at_all[found] = True
+    assert not (at_all & ~candidates).any()
+    # No bound is so far off that it could be much nearer.
+    assert at_all.sum() > 0.75 * candidates.sum()
+
+
 def test_pulses_between_refreshes_are_not_kept_without_end() -> None:
     """Without a refresh nobody asks for them; with one, no more are held than pay."""
     synapse, g = build((20, 30), seed=4), torch.Generator().manual_seed(1)
     synapse.fabricate()
     for k in range(50):
         synapse.pulse(random_events(600, g, part=0.05), float(k))
-    assert synapse._pulsed == []
+    candidates = synapse._candidates
+    assert candidates._pulsed == []
     synapse.refresh(50.0)
     held = []
     for k in range(50, 100):
         synapse.pulse(random_events(600, g, part=0.05), float(k))
-        held.append(sum(map(len, synapse._pulsed or [])))
+        held.append(sum(map(len, candidates._pulsed or [])))
     assert 0 < max(held) <= 600 // 8
     assert held[-1] == 0

@@ -65,7 +65,7 @@ def launch_all() -> None:
             way = 5.0, 8.0, pcm, 1e-3, 0.5, weight, variance, due
             devices.read_pairs(g, g.double(), g, listed, *way)
             devices.pulse_pairs(*state, PulseEvents(index, one), g, *way)
-    devices.high_pairs(g, 4.0)
+    devices.high_pairs(g, 4.0, 1.0)
     for kind in ("constant", "linear", "soft-bounds", "exponential"):
         response = SimpleNamespace(kind=kind, constants=(0.1,) * 6)
         for repeats in (False, True):
@@ -87,7 +87,7 @@ def launch_all() -> None:
         devices.read_pairs(few, few.double(), few, listed, *way)
     event = PulseEvents(index[:1], count)
     devices.pulse_pairs(few, state[1][:2], few.double(), few, event, few, *way)
-    devices.high_pairs(few, 4.0)
+    devices.high_pairs(few, 4.0, 1.0)
     for shape in ((1, 1), (1, 5), (5, 1)):
         training.spend(torch.ones(shape), 0.1)
         lines = torch.ones(1, shape[1]), torch.ones(1, shape[0])

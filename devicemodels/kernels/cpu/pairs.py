@@ -206,36 +206,36 @@ def read_pairs(
 
 
 @njit(cache=True)
-def _count_high(g: Any, above: Any, hits: Any) -> int:
+def _count_high(g: Any, above: Any, both: Any, hits: Any) -> int:
     n, total = g.size // 2, 0
     for block in range(hits.size):
         start, end = block * _BLOCK, min((block + 1) * _BLOCK, n)
         plus, minus = g[start:end], g[n + start : n + end]
         found = 0  # no branch: the compiler turns this loop into vector compares
         for i in range(plus.size):
-            found += (plus[i] > above) | (minus[i] > above)
+            found += (max(plus[i], minus[i]) > above) & (min(plus[i], minus[i]) > both)
         hits[block] = found
         total += found
     return total
 
 
 @njit(cache=True)
-def _take_high(g: Any, above: Any, hits: Any, index: Any) -> None:
+def _take_high(g: Any, above: Any, both: Any, hits: Any, index: Any) -> None:
     n, found = g.size // 2, 0
     for block in range(hits.size):
         if hits[block]:
             for i in range(block * _BLOCK, min((block + 1) * _BLOCK, n)):
-                if g[i] > above or g[n + i] > above:
+                if max(g[i], g[n + i]) > above and min(g[i], g[n + i]) > both:
                     index[found] = i
                     found += 1
 
 
-def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
-    g, above = conductance_us.numpy(), np.float32(above_us)
+def high_pairs(conductance_us: Tensor, above_us: float, both_us: float) -> Tensor:
+    g, above, both = conductance_us.numpy(), np.float32(above_us), np.float32(both_us)
     hits = np.empty(-(-g.size // (2 * _BLOCK)), dtype=np.int64)
-    index = torch.empty(_count_high(g, above, hits), dtype=torch.int64)
+    index = torch.empty(_count_high(g, above, both, hits), dtype=torch.int64)
     if len(index):
-        _take_high(g, above, hits, index.numpy())
+        _take_high(g, above, both, hits, index.numpy())
     return index
 
 

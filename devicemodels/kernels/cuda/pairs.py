@@ -186,21 +186,25 @@ def pulse_pairs(
 
 
 @triton.jit
-def _high_pairs(g, index, counter, size, above: tl.float32, BLOCK: tl.constexpr):
+def _high_pairs(
+    g, index, counter, size, above: tl.float32, both: tl.float32, BLOCK: tl.constexpr
+):  # fmt: skip
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     here = i < size
     plus = tl.load(g + i, mask=here, other=0.0)
     minus = tl.load(g + i + size, mask=here, other=0.0)
-    found = (tl.maximum(plus, minus) > above) & here
+    found = (tl.maximum(plus, minus) > above) & (tl.minimum(plus, minus) > both) & here
     if tl.max(found.to(tl.int32), axis=0) > 0:
         tl.store(index + take_places(counter, found), i, mask=found)
 
 
-def high_pairs(conductance_us: Tensor, above_us: float) -> Tensor:
+def high_pairs(conductance_us: Tensor, above_us: float, both_us: float) -> Tensor:
     size = conductance_us.numel() // 2
     index = torch.empty(size, dtype=torch.int64, device=conductance_us.device)
     if not size:
         return index
     counter = torch.zeros(1, dtype=torch.int64, device=conductance_us.device)
-    _high_pairs[blocks(size, _BLOCK)](conductance_us, index, counter, size, above_us, BLOCK=_BLOCK)
+    _high_pairs[blocks(size, _BLOCK)](
+        conductance_us, index, counter, size, above_us, both_us, BLOCK=_BLOCK
+    )
     return in_order(index, counter)[0]
