@@ -55,7 +55,7 @@ def test_convert(
     """A vector, a batch, and one that is cut in parts of 3 rows, the last of 1."""
     if batch == 40:
         cpu = importlib.import_module("mcatrain.kernels.cpu.convert")
-        monkeypatch.setattr(cpu, "_CHUNK", 100)
+        monkeypatch.setattr(cpu, "CHUNK", 100)
     torch.manual_seed(0)
     c = CONVERTERS[name]
     levels = c.output_bound / c.output_levels if c.output_levels else 0.0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from devicemodels.kernels.cpu.vectors import to_bfloat16
 from mcatrain.kernels import lines as plain
-from mcatrain.kernels.cpu.convert import LEAST, bits, drive_rows, rows, sense_rows, top, within
+from mcatrain.kernels.cpu.passes import LEAST, bits, drive_rows, rows, sense_rows, top, within
 from mcatrain.kernels.reference import noise_product
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from devicemodels.kernels.cpu.vectors import from_bfloat16, to_bfloat16
 from mcatrain.kernels import patchwise
-from mcatrain.kernels.cpu.convert import (
+from mcatrain.kernels.cpu.digits import MOST, Digits, multiplies_int8
+from mcatrain.kernels.cpu.passes import (
     LEAST,
     bits,
     drive_rows,
@@ -23,7 +24,7 @@ from mcatrain.kernels.cpu.convert import (
     top,
     within,
 )
-from mcatrain.kernels.cpu.digits import MOST, Digits, multiplies_int8
+from mcatrain.kernels.cpu.windows import add, take
 from mcatrain.kernels.patchwise import Draw
 from mcatrain.kernels.reference import noise_product
 from mcatrain.kernels.windows import Geometry
@@ -46,22 +47,12 @@ def _drive_patches(
     """DAC of each patch into its row of ``out``, or of ``digits`` as whole levels; its squares
     where asked for, its scale."""
     one, limit, level = np.float32(1.0), np.float32(levels), np.float32(1 / levels)
-    # A kernel's line is one run of numbers in the image, or one a pixel if it is dilated.
-    runs = 1 if dilation[1] == 1 else kernel[1]
-    length = kernel[1] * channels // runs
     found = np.empty_like(patch)
     row = 0
     for image in range(images.shape[0]):
         for y in range(high):
             for x in range(wide):
-                for k in range(kernel[0]):
-                    line = images[image, y * stride[0] + k * dilation[0]]
-                    for i in range(runs):
-                        at = (x * stride[1] + i * dilation[1]) * channels
-                        to = (k * runs + i) * length
-                        pixels, part = line[at : at + length], patch[to : to + length]
-                        for j in range(length):
-                            part[j] = pixels[j]
+                take(images[image], y, x, channels, kernel, stride, dilation, patch)
                 s = top(patch) if manage else one
                 scale[row] = s
                 # What is no number makes no digit: the scale hands it on.
@@ -144,8 +135,6 @@ def _sense_patches(
     """Noise and ADC of every row of outputs; add it to its patch, or leave it at the bound."""
     step, rate = steps(levels, bound)
     limit, own = np.float32(levels), noise * noise
-    runs = 1 if dilation[1] == 1 else kernel[1]
-    length = kernel[1] * channels // runs
     row = total = 0
     for image in range(images.shape[0]):
         for line in range(high):
@@ -172,14 +161,8 @@ def _sense_patches(
                 else:
                     for i in range(outputs):
                         yr[i] = within(yr[i], bound) * s
-                for k in range(kernel[0] if not hits[row] else 0):
-                    pixels = images[image, line * stride[0] + k * dilation[0]]
-                    for i in range(runs):
-                        at = (x * stride[1] + i * dilation[1]) * channels
-                        to = (k * runs + i) * length
-                        pixel, part = pixels[at : at + length], yr[to : to + length]
-                        for j in range(length):
-                            pixel[j] += part[j]
+                if not hits[row]:
+                    add(yr, images[image], line, x, channels, kernel, stride, dilation)
                 row += 1
     return total
 

@@ -14,7 +14,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from mcatrain.kernels.cpu.convert import _CHUNK, drive_rows, sense_rows
+from mcatrain.kernels.cpu.convert import CHUNK
+from mcatrain.kernels.cpu.passes import drive_rows, sense_rows
 from mcatrain.kernels.reference import noise_product
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Converter:
     def serves(c: Converters, rows: int, inputs: int, outputs: int) -> bool:
         """Whether `convert` would take such rows together, through converters."""
         drive = bool(c.input_levels) or c.noise_management
-        return drive and 1 < rows <= _CHUNK // max(inputs, outputs)
+        return drive and 1 < rows <= CHUNK // max(inputs, outputs)
 
     def __call__(
         self,

@@ -11,31 +11,55 @@ from mcatrain.kernels import windows
 from mcatrain.kernels.windows import Geometry
 
 
+@njit(cache=True, inline="always")
+def take(
+    lines: Any, y: int, x: int, channels: int, kernel: Any, stride: Any, dilation: Any, patch: Any
+) -> None:
+    """Copy a patch of an image, whose lines are one run of numbers each, into ``patch``."""
+    # A kernel's line is one run of numbers in the image, or one a pixel if it is dilated.
+    runs = 1 if dilation[1] == 1 else kernel[1]
+    length = kernel[1] * channels // runs
+    for k in range(kernel[0]):
+        line = lines[y * stride[0] + k * dilation[0]]
+        for i in range(runs):
+            at = (x * stride[1] + i * dilation[1]) * channels
+            to = (k * runs + i) * length
+            pixels, part = line[at : at + length], patch[to : to + length]
+            for j in range(length):
+                part[j] = pixels[j]
+
+
+@njit(cache=True, inline="always")
+def add(
+    patch: Any, lines: Any, y: int, x: int, channels: int, kernel: Any, stride: Any, dilation: Any
+) -> None:
+    """Add to the pixels of a patch what stands in ``patch``; the way back of `take`."""
+    runs = 1 if dilation[1] == 1 else kernel[1]
+    length = kernel[1] * channels // runs
+    for k in range(kernel[0]):
+        line = lines[y * stride[0] + k * dilation[0]]
+        for i in range(runs):
+            at = (x * stride[1] + i * dilation[1]) * channels
+            to = (k * runs + i) * length
+            pixels, part = line[at : at + length], patch[to : to + length]
+            for j in range(length):
+                pixels[j] += part[j]
+
+
 @njit(cache=True)
 def _move(
     images: Any, channels: int, high: int, wide: int, kernel: Any, stride: Any, dilation: Any,
     rows: Any, back: bool,
 ) -> None:  # fmt: skip
     """Copy each patch into its row, or add (``back``) each row to its patch."""
-    # A kernel's line is one run of numbers in the image, or one a pixel if it is dilated.
-    runs = 1 if dilation[1] == 1 else kernel[1]
-    length = kernel[1] * channels // runs
     row = 0
     for image in range(images.shape[0]):
         for y in range(high):
             for x in range(wide):
-                for k in range(kernel[0]):
-                    line = images[image, y * stride[0] + k * dilation[0]]
-                    for i in range(runs):
-                        at = (x * stride[1] + i * dilation[1]) * channels
-                        to = (k * runs + i) * length
-                        pixels, part = line[at : at + length], rows[row, to : to + length]
-                        if back:
-                            for j in range(length):
-                                pixels[j] += part[j]
-                        else:
-                            for j in range(length):
-                                part[j] = pixels[j]
+                if back:
+                    add(rows[row], images[image], y, x, channels, kernel, stride, dilation)
+                else:
+                    take(images[image], y, x, channels, kernel, stride, dilation, rows[row])
                 row += 1
 
 
