@@ -1,4 +1,4 @@
-"""DAC, products and ADC: of one vector in one call, of a batch around matrix products."""
+"""DAC, products and ADC: of few vectors in one call, of a batch around matrix products."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from mcatrain.kernels.reference import noise_product
 if TYPE_CHECKING:
     from mcatrain.periphery import Converters
 
-_NO_LINE = np.empty(0, dtype=np.float32)
 #: Numbers of a part of a batch: 2 MiB of float32.
 CHUNK = 2**19
-_FIRST = torch.zeros(1, dtype=torch.int64)
+#: Vectors, and multiplications, that plain loops do before calls of torch have begun.
+_FEW, _SMALL = 3, 2**17
 
 
 @njit(cache=True, inline="always")
@@ -138,6 +138,27 @@ def _convert_one(
     return _sense(y, spread, normals, noise, out_levels, bound, out_dither, scale)
 
 
+@njit(cache=True)
+def _convert_each(
+    x: Any, w: Any, s: Any, transposed: bool, in_levels: int, manage: bool, divisor: Any,
+    dither: Any, normals: Any, noise: Any, out_levels: int, bound: Any, out_dither: Any, y: Any,
+    hits: Any,
+) -> int:  # fmt: skip
+    """Convert vector by vector; mark and count those with an output at the bound."""
+    none = np.empty(0, dtype=np.float32)
+    total = 0
+    for row in range(x.shape[0]):
+        u = dither[row] if dither.size else none
+        z = normals[row] if normals.size else none
+        v = out_dither[row] if out_dither.size else none
+        hits[row] = _convert_one(
+            x[row], w, s, transposed, in_levels, manage, divisor, u, z, noise, out_levels, bound,
+            v, y[row],
+        )  # fmt: skip
+        total += hits[row]
+    return total
+
+
 def _convert_rows(
     x: Tensor,
     weights: Tensor,
@@ -204,21 +225,41 @@ def convert(
             spread = noise_product((x * x).to(variance.dtype), variance)
             y.addcmul_(normals, spread.float().sqrt_())
         return y, None
-    if x.size(0) > 1:
+    if not are_few(len(x), weights):
         return _convert_rows(x, weights, variance, c, divisor, dither, normals, output_dither)
+    y = x.new_empty(len(x), len(weights))
+    hits = np.empty(len(x), dtype=np.int64)
+    drawn = dither, normals, output_dither
+    clipped = convert_few(x.contiguous(), weights, variance, c, divisor, *drawn, y, hits)
+    return y, torch.from_numpy(hits).nonzero().squeeze(1) if clipped else None
+
+
+def are_few(n: int, weights: Tensor) -> bool:
+    """Whether `convert_few` takes n vectors: what is no work for a matrix product."""
+    return n <= _FEW or n * weights.numel() <= _SMALL
+
+
+def convert_few(
+    x: Tensor,
+    weights: Tensor,
+    variance: Tensor | None,
+    c: Converters,
+    divisor: float,
+    dither: Tensor | None,
+    normals: Tensor | None,
+    output_dither: Tensor | None,
+    y: Tensor,
+    hits: Any,
+) -> int:
+    """Do `convert` in one call, into y (n, out); mark the clipped rows in hits and count them."""
     transposed = not weights.is_contiguous()
-    y = x.new_empty(1, weights.size(0))
-    s = variance
     if transposed:
-        weights, s = weights.T, None if s is None else s.T
-    clipped = _convert_one(
-        x.numpy()[0], weights.numpy(), bits(s), transposed,
-        c.input_levels, c.noise_management, np.float32(divisor),
-        _line(dither), _line(normals), np.float32(c.output_noise), c.output_levels,
-        np.float32(c.output_bound), _line(output_dither), y.numpy()[0],
+        weights, variance = weights.T, None if variance is None else variance.T
+    return int(
+        _convert_each(
+            x.numpy(), weights.numpy(), bits(variance), transposed, c.input_levels,
+            c.noise_management, np.float32(divisor), rows(dither), rows(normals),
+            np.float32(c.output_noise), c.output_levels, np.float32(c.output_bound),
+            rows(output_dither), y.numpy(), hits,
+        )
     )  # fmt: skip
-    return y, _FIRST if clipped else None
-
-
-def _line(values: Tensor | None) -> Any:
-    return _NO_LINE if values is None else values.numpy()[0]

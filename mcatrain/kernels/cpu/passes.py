@@ -129,5 +129,7 @@ def bits(values: Tensor | None) -> Any:
     return values.view(torch.int16).numpy()
 
 
-def rows(values: Tensor | None, part: slice = slice(None)) -> Any:
-    return _NO_ARRAY if values is None else values[part].numpy()
+def rows(values: Tensor | None, part: slice | None = None) -> Any:
+    if values is None:
+        return _NO_ARRAY
+    return values.numpy() if part is None else values[part].numpy()

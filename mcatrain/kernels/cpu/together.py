@@ -14,7 +14,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from mcatrain.kernels.cpu.convert import CHUNK
+from mcatrain.kernels.cpu.convert import CHUNK, are_few, convert_few
 from mcatrain.kernels.cpu.passes import drive_rows, sense_rows
 from mcatrain.kernels.reference import noise_product
 
@@ -109,6 +109,12 @@ class Converter:
 
         dither (n, in), normals, output_dither (n, out): of each chip, see `reference.convert`.
         """
+        if are_few(x.shape[0], weights[0]):
+            of_all = variances, dither, normals, output_dither
+            for k, w in enumerate(weights):
+                s, u, z, v = (None if values is None else values[k] for values in of_all)
+                convert_few(x.each[k], w, s, c, 1.0, u, z, v, self.y.each[k], self.hits[k])
+            return self._hit()
         width, outputs = x.shape[1], self.y.shape[1]
         _drive_chips(
             x.numpy, width, c.input_levels, c.noise_management, _rows(dither, width),
@@ -124,7 +130,10 @@ class Converter:
             np.float32(c.output_noise), c.output_levels, np.float32(c.output_bound),
             _rows(output_dither, outputs), self.scale, self.hits,
         )  # fmt: skip
-        return np.flatnonzero(self.hits.any(axis=1)).tolist() if total else []
+        return self._hit() if total else []
+
+    def _hit(self) -> list[int]:
+        return np.flatnonzero(self.hits.any(axis=1)).tolist()
 
 
 def _rows(values: list[Tensor] | None, width: int) -> Any:
