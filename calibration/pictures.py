@@ -15,10 +15,13 @@ from calibration.fit import Posterior
 from calibration.measurements import Measurements
 from calibration.models.base import CalibrationModel, Constant
 from calibration.models.data import runs_of
+from devicemodels.page import micro
 
 #: Sequences of a table that are drawn, and along what.
 _LINES = 60
 _AXES = {"amplitude_v": "pulse voltage [V]", "time_s": "time [s]", "step": "step"}
+#: Width and height [inches]: two beside each other are read without a glass.
+_SIZE = (6.5, 3.3)
 #: Reads that quantiles are taken of: more take long, and tell no more.
 _FEW = 100_000
 
@@ -34,10 +37,10 @@ def sequences(measurements: Measurements) -> Figure:
     )
     runs = runs_of(measurements)
     shown = runs[:: -(-len(runs) // _LINES)]
-    figure = Figure(figsize=(8, 3.2))
+    figure = Figure(figsize=_SIZE)
     axes = figure.subplots()
     for run in shown:
-        axes.plot(run.rows[axis].to_numpy(), run.reads, ".-", lw=0.5, ms=2, alpha=0.5)
+        axes.plot(run.rows[axis].to_numpy(), run.reads, ".-", lw=0.8, ms=3, alpha=0.5)
     if axis == "time_s":
         axes.set_xscale("symlog", linthresh=1.0)
     axes.set_title(f"{len(shown)} of {len(runs)} sequences", fontsize=9, loc="left")
@@ -65,7 +68,7 @@ def against(reads: Measured, replicates: Tensor, what: str, cut: bool = False) -
 
     what: what gave the replicates. cut: keep the axis within twice the range of the reads.
     """
-    figure = Figure(figsize=(8, 4))
+    figure = Figure(figsize=_SIZE)
     axes = figure.subplots()
     xs = [x for x, _ in reads.places]
     quantiles = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)
@@ -93,7 +96,7 @@ def _few(reads: Tensor) -> Tensor:
 
 def checks(reads: Measured, replicates: Tensor) -> Figure:
     """Draw the spread at each place, and the ranks of the reads among their replicates."""
-    figure = Figure(figsize=(8, 3.2))
+    figure = Figure(figsize=_SIZE)
     left, right = figure.subplots(1, 2)
     chosen = [(x, where) for x, where in reads.places if int(where.sum()) > 1]
     if chosen:
@@ -132,7 +135,7 @@ def marginals(constants: Sequence[Constant], posterior: Posterior) -> Figure:
             xs = torch.linspace(*axes.get_xlim(), 100, dtype=torch.float64)
             xs = xs[constant.prior.support.check(xs)]
             axes.plot(xs.tolist(), constant.prior.log_prob(xs).exp().tolist(), color="0.4", lw=1)
-        axes.set_title(f"{constant.name} [{constant.unit}]", fontsize=8)
+        axes.set_title(f"{constant.name} [{micro(constant.unit)}]", fontsize=8)
         axes.set_yticks([])
         axes.tick_params(labelsize=6)
     for axes in grid[len(constants) :]:

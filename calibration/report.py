@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from dataclasses import dataclass
 from typing import Any
 
+import jinja2
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -17,19 +18,16 @@ from calibration.fit import Posterior
 from calibration.measurements import Measurements
 from calibration.models.base import CalibrationModel
 from calibration.ranking import Ranking
+from devicemodels import page as frame
 
-# Pictures are drawn for white paper, and stay on it where the rest is dark.
-_STYLE = """:root{color-scheme:light dark;--line:light-dark(#ddd,#2d3641)}
-body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;
-color:light-dark(#222,#e4e8ee);background:light-dark(#fff,#10141a)}
-table{border-collapse:collapse}.wide{overflow-x:auto}
-td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid var(--line)}
-td:first-child,th:first-child,td:last-child,th:last-child{text-align:left}
-td:nth-child(-n+4){white-space:nowrap}
-img{max-width:100%;background:#fff;border-radius:6px}
-.bad{background:light-dark(#fdecea,#40201d);padding:.6em 1em}
-pre{white-space:pre-wrap;overflow-wrap:anywhere;background:light-dark(#f6f6f6,#181e26);padding:1em}
-@media print{:root{color-scheme:light}}"""
+#: Dots an inch of the pictures: enough to look closer, and little enough for one file.
+_DPI = 220
+_CONSTANT_COLUMNS = (
+    "constant", "mean", "std", "95 % interval", "R-hat", "effective draws", "unit", "meaning",
+)  # fmt: skip
+_RANK_COLUMNS = (
+    "model", "nats a read", "standard error", "behind the best", "standard error of that", "note",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,62 +50,70 @@ class Fit:
     command: str
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page: title, caption, and the image in its one panel."""
+
+    title: str
+    caption: str
+    panels: tuple[Markup]
+    shape: str
+    """How it lies in its card: ``single``, beside another, or ``whole``, as wide as the page."""
+
+
 def page(fit: Fit) -> str:
     """Return the report as one HTML text that needs nothing else."""
-    title = f"{fit.model.name} fitted to {fit.measurements.source}"
-    bad = "".join(f"<p>{html.escape(said)}</p>" for said in fit.complaints)
-    reads = pictures.measured(fit.model, fit.data)
-    return "\n".join(
-        (
-            "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
-            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-            f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
-            f"<h1>{html.escape(title)}</h1>",
-            f"<div class='bad'><b>Not converged.</b>{bad}</div>" if bad else "",
-            "<h2>Measured</h2>",
-            _image(pictures.sequences(fit.measurements)),
-            "<h2>Constants</h2>",
-            _constants(fit),
-            "<h2>Data against the model</h2><p>Grey: 90 % of the reads of "
-            f"{len(fit.replicates)} replicated experiments, each under its own draw of the "
-            "posterior, with their median. Dots and bars: the measured reads.</p>",
-            _image(pictures.against(reads, fit.replicates, "model")),
-            "<h2>Spread, and residuals</h2><p>Left: standard deviation among the "
-            "measured sequences, and 90 % of the replicated experiments. Right: rank of every "
-            "read among its replicates; level where the model is right.</p>",
-            _image(pictures.checks(reads, fit.replicates)),
-            *(
-                f"<h2>{html.escape(name)}</h2>\n{_image(figure)}"
-                for name, figure in fit.model.pictures(fit.posterior, fit.data)
-            ),
-            "<h2>Models compared</h2>",
-            _compared(fit.ranking),
-            "<h2>Posterior and prior</h2>",
-            _image(pictures.marginals(fit.model.constants, fit.posterior)),
-            *_prior(fit, reads),
-            "<h2>Made from</h2>",
-            f"<pre>{html.escape(fit.measurements.summary())}\nsha256 {fit.measurements.sha256}\n"
-            f"{html.escape(fit.command)}</pre></body></html>",
-        )
+    template = _environment().get_template("fit.html")
+    summary = fit.measurements.summary()
+    return template.render(
+        style=frame.style(),
+        script=frame.script(),
+        title=f"{fit.model.name} fitted to {fit.measurements.source}",
+        facts=summary.splitlines()[0],
+        complaints=fit.complaints,
+        constant_columns=_CONSTANT_COLUMNS,
+        constants=_constants(fit),
+        inference=_inference(fit.posterior),
+        marginals=_marginals(fit),
+        pictures=_pictures(fit),
+        ranking=fit.ranking,
+        rank_columns=_RANK_COLUMNS,
+        ranks=[] if isinstance(fit.ranking, str) else _ranks(fit.ranking),
+        summary=summary,
+        sha256=fit.measurements.sha256,
+        command=fit.command,
     )
 
 
-def _constants(fit: Fit) -> str:
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader("calibration"), jinja2.FileSystemLoader(frame.FOLDER)]
+        ),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["unbroken"] = frame.unbroken
+    return environment
+
+
+def _constants(fit: Fit) -> list[tuple[str, ...]]:
     about = {c.name: c for c in fit.model.constants}
-    rows = [
-        "<div class='wide'><table><tr><th>constant</th><th>mean</th><th>std</th>"
-        "<th>95 % interval</th><th>R-hat</th>"
-        "<th>effective draws</th><th>unit</th><th>meaning</th></tr>"
-    ]
-    for line in fit.lines:
-        r_hat = "-" if line.r_hat is None else f"{line.r_hat:.3f}"
-        effective = "-" if line.effective is None else f"{line.effective:.0f}"
-        rows.append(
-            f"<tr><td>{line.name}</td><td>{line.mean:.4g}</td><td>{line.deviation:.2g}</td>"
-            f"<td>{line.low:.4g} to {line.high:.4g}</td><td>{r_hat}</td><td>{effective}</td>"
-            f"<td>{about[line.name].unit}</td><td>{html.escape(about[line.name].about)}</td></tr>"
+    return [
+        (
+            line.name,
+            f"{line.mean:.4g}",
+            f"{line.deviation:.2g}",
+            f"{line.low:.4g} to {line.high:.4g}",
+            "—" if line.r_hat is None else f"{line.r_hat:.3f}",
+            "—" if line.effective is None else f"{line.effective:.0f}",
+            frame.micro(about[line.name].unit),
+            about[line.name].about,
         )
-    return "\n".join((*rows, f"</table></div><p>Inference: {_inference(fit.posterior)}.</p>"))
+        for line in fit.lines
+    ]
 
 
 def _inference(posterior: Posterior) -> str:
@@ -120,40 +126,80 @@ def _inference(posterior: Posterior) -> str:
     return ways[posterior.method]
 
 
-def _compared(ranking: Ranking | str) -> str:
-    if isinstance(ranking, str):
-        return f"<p>{html.escape(ranking)}</p>"
-    rows = [
-        f"<p>Log predictive density of {ranking.reads:,} reads, the first of each sequence given: "
-        f"{html.escape(ranking.how)}. More is better. Where a difference is within a few of its "
-        "standard errors, the table does not tell the models apart.</p>",
-        "<div class='wide'><table><tr><th>model</th><th>nats a read</th><th>standard error</th>"
-        "<th>behind the best"
-        "</th><th>standard error</th><th>note</th></tr>",
-    ]
-    for k, row in enumerate(ranking.rows):
-        behind = f"{row.behind:.4f}</td><td>{row.behind_error:.2g}" if k else "-</td><td>-"
-        rows.append(
-            f"<tr><td>{html.escape(row.name)}</td><td>{row.nats:.4f}</td><td>{row.error:.2g}</td>"
-            f"<td>{behind}</td><td>{html.escape(row.note)}</td></tr>"
-        )
-    said = [f"<p>{html.escape(remark)}</p>" for remark in ranking.remarks]
-    return "\n".join((*rows, "</table></div>", *said))
-
-
-def _prior(fit: Fit, reads: pictures.Measured) -> list[str]:
-    if fit.prior is None:
-        return []
+def _ranks(ranking: Ranking) -> list[tuple[str, ...]]:
+    """Return the rows of the table; the best is behind nothing."""
     return [
-        "<h2>What the priors alone would give</h2><p>As above, with draws of the priors: they "
-        "should hold the data, and more. The axis is cut to the data's surroundings.</p>",
-        _image(pictures.against(reads, fit.prior, "priors", cut=True)),
+        (
+            row.name,
+            f"{row.nats:.4f}",
+            f"{row.error:.2g}",
+            f"{row.behind:.4f}" if place else "—",
+            f"{row.behind_error:.2g}" if place else "—",
+            row.note,
+        )
+        for place, row in enumerate(ranking.rows)
     ]
 
 
-def _image(figure: Figure) -> str:
+def _marginals(fit: Fit) -> Picture:
+    names = ", ".join(constant.name for constant in fit.model.constants)
+    return _picture(
+        "Posterior and prior",
+        "Draws of each constant's posterior, and its prior as a line where it has one.",
+        f"Posterior and prior of each constant: {names}",
+        pictures.marginals(fit.model.constants, fit.posterior),
+        "whole",
+    )
+
+
+def _pictures(fit: Fit) -> list[Picture]:
+    """Return the pictures of the data: as measured, against the model, and what it adds."""
+    reads = pictures.measured(fit.model, fit.data)
+    over = f"conductance [µS] over {reads.label}"
+    number = len(fit.replicates)
+    found = [
+        _picture(
+            "Measured",
+            "The reads as they are, a line a sequence.",
+            "Measured conductance [µS], a line a sequence",
+            pictures.sequences(fit.measurements),
+        ),
+        _picture(
+            "Replicated experiments",
+            f"Grey: 90 % of the reads of {number} replicated experiments, each under its own draw "
+            "of the posterior, with their median. Dots and bars: the measured reads.",
+            f"Measured and replicated {over}, by draws of the posterior",
+            pictures.against(reads, fit.replicates, "model"),
+        ),
+        _picture(
+            "Spread, and residuals",
+            "Left: standard deviation among the measured sequences, and 90 % of the replicated "
+            "experiments. Right: rank of every read among its replicates; level where the model "
+            "is right.",
+            f"Spread of measured and replicated {over}, and ranks of reads among replicates",
+            pictures.checks(reads, fit.replicates),
+        ),
+        *(
+            _picture(title, f"{shows}.", f"{title}: {shows}", figure)
+            for title, shows, figure in fit.model.pictures(fit.posterior, fit.data)
+        ),
+    ]
+    if fit.prior is not None:
+        priors = _picture(
+            "What the priors alone would give",
+            "Experiments replicated under draws of the priors: they should hold the data, and "
+            "more. The axis is cut to the data's surroundings.",
+            f"Measured and replicated {over}, by draws of the priors",
+            pictures.against(reads, fit.prior, "priors", cut=True),
+        )
+        found.append(priors)
+    return found
+
+
+def _picture(title: str, caption: str, alt: str, figure: Figure, shape: str = "single") -> Picture:
     figure.set_layout_engine("tight")
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    picture = base64.b64encode(content.getvalue()).decode()
-    return f"<img alt='' src='data:image/png;base64,{picture}'>"
+    figure.savefig(content, format="png", dpi=_DPI)
+    image = base64.b64encode(content.getvalue()).decode()
+    panel = Markup('<img alt="{}" src="data:image/png;base64,{}">').format(alt, image)
+    return Picture(title, caption, (panel,), shape)

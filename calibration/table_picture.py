@@ -14,6 +14,12 @@ from calibration.models.table_quantiles import FRACTIONS, WAYS, states, tables
 #: Quantiles that bound the bands, and most pulses drawn as dots.
 _BANDS = ((0.05, 0.95), (0.25, 0.75))
 _DOTS = 3000
+#: What the picture shows, in words.
+SHOWS = (
+    "Change of a pulse over the state before it, up pulses left and down pulses right; dots are "
+    "measured pulses, bands the middle 90 and 50 % of the model's, lines its median with its 95 % "
+    "interval dashed"
+)
 
 
 def table_figure(draws: Mapping[str, Tensor], data: TableData) -> Figure:
@@ -22,7 +28,7 @@ def table_figure(draws: Mapping[str, Tensor], data: TableData) -> Figure:
     draws: as of `tables`, (draws, ...) each. Bands: 5 to 95 and 25 to 75 % of pulses, posterior
     mean; line: median, dashed its 95 % interval over the draws.
     """
-    figure = Figure(figsize=(9, 3.6))
+    figure = Figure(figsize=(7, 3.5))
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
     change = tables(draws)
     x = states(draws["base_up"][0]).tolist()

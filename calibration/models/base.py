@@ -83,8 +83,11 @@ class CalibrationModel(ABC):
         belong to each.
         """
 
-    def pictures(self, posterior: Posterior, data: Any) -> list[tuple[str, Figure]]:
-        """Return what a report shows of this model beside what it shows of all: titles, figures."""
+    def pictures(self, posterior: Posterior, data: Any) -> list[tuple[str, str, Figure]]:
+        """Return what a report shows of this model beside what it shows of all.
+
+        Of each picture its title, in words what it shows (without a full stop), and the figure.
+        """
         return []
 
     def program(self, data: Data, batch: int | None = None) -> None:

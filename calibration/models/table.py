@@ -126,8 +126,8 @@ class Table(CalibrationModel):
             found.append((first + (width - 1) / 2, where))
         return "pulses since the first read", found
 
-    def pictures(self, posterior: Posterior, data: TableData) -> list[tuple[str, Figure]]:
+    def pictures(self, posterior: Posterior, data: TableData) -> list[tuple[str, str, Figure]]:
         # Here, as the picture needs this package.
-        from calibration.table_picture import table_figure
+        from calibration.table_picture import SHOWS, table_figure
 
-        return [("Changes by state", table_figure(posterior.flat(), data))]
+        return [("Changes by state", SHOWS, table_figure(posterior.flat(), data))]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from importlib import resources
 from pathlib import Path
 
 import jinja2
-from markupsafe import Markup
 
+from devicemodels import page
 from devicemodels.errors import InputError
 from mcatrain.report import made, options, summary
 from mcatrain.report.chips import chips_section
@@ -42,11 +41,11 @@ def build_report(folder: Path) -> Path:
     Raises InputError for a folder or a file in it that is missing or broken.
     """
     folder = Path(folder)
-    page = _render(load_results(folder))
+    text = _render(load_results(folder))
     path = folder / "report.html"
     draft = folder / f".report.html.{os.getpid()}.tmp"
     try:
-        draft.write_text(page, encoding="utf-8")
+        draft.write_text(text, encoding="utf-8")
         os.replace(draft, path)
     except OSError as error:
         raise InputError(
@@ -67,8 +66,8 @@ def _render(results: Results) -> str:
     pages = run_pages(painter, results, groups, metric, devices)
     template = _environment().get_template("page.html")
     return template.render(
-        style=_asset("page.css"),
-        script=_asset("page.js") + _asset("pictures.js"),
+        style=page.style() + _asset("runs.css"),
+        script=page.script() + _asset("pages.js"),
         title=options.title(results, groups),
         facts=options.facts(results, groups),
         metric_note=metric.note,
@@ -79,7 +78,7 @@ def _render(results: Results) -> str:
         remarks=summary.remarks(results, groups),
         training=training_figures(painter, groups, metric),
         pages=pages,
-        digests=digest([page.evaluation for page in pages if page.evaluation]),
+        digests=digest([p.evaluation for p in pages if p.evaluation]),
         devices=devices,
         energy=energy_section(groups),
         spending=spending_figures(painter, groups, metric, over),
@@ -100,33 +99,25 @@ def _render(results: Results) -> str:
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mcatrain.report"),
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader("mcatrain.report"), jinja2.FileSystemLoader(page.FOLDER)]
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["micro"] = _micro
+    environment.filters["micro"] = page.micro
     environment.globals["units"] = _units
-    environment.filters["unbroken"] = _unbroken
+    environment.filters["unbroken"] = page.unbroken
     return environment
 
 
-def _asset(name: str) -> Markup:
-    """Return the page's style or script as it stands, to be written into the page."""
-    return Markup((resources.files("mcatrain.report") / name).read_text(encoding="utf-8"))
-
-
-def _micro(text: str) -> str:
-    """Parameter files are plain ASCII: write their uS and uA as µS and µA."""
-    return re.sub(r"\bu(?=[AS]\b)", "µ", text)
+def _asset(name: str) -> str:
+    """Return a style or script that only this report has."""
+    return (resources.files("mcatrain.report") / name).read_text(encoding="utf-8")
 
 
 def _units(table: EvaluationSection | Digest) -> list[str]:
     """Return the heads of a table's times, each with the unit of what was read then."""
     return [f"{time} [{table.unit}]" for time in table.head]
-
-
-def _unbroken(text: str) -> str:
-    """Keep a number and its unit on one line."""
-    return re.sub(r"(?<=\d) (?=(?:%|[µnm]?[AJSsV])(?!\w))", "\u00a0", text)

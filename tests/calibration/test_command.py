@@ -46,8 +46,9 @@ def test_from_table_to_training(desk: Path, capsys: pytest.CaptureFixture[str]) 
     page = (desk / "mine.report.html").read_text()
     assert page.count("data:image/png;base64") == 5
     assert "Not asked for: --compare auto or all." in page
-    assert "<td>A1</td>" in page
-    assert "http" not in page.replace("https://", "http://").split("base64")[0]
+    assert '<th scope="row">A1</th>' in page
+    assert "<td>µS</td>" in page
+    assert "://" not in page
     train = ["train", "--rule", "mca", "--data", "digits", "--device-model", "mine.toml"]
     assert main([*train, "--train-limit", "20", "--epochs", "1", "--out", "run"]) == 0
     assert json.loads((desk / "run" / "result.json").read_text())["device"] == "mine.toml"
@@ -131,7 +132,7 @@ def test_rivals_are_compared(desk: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert scores == sorted(scores, reverse=True)
     page = (desk / "m.report.html").read_text()
     rows = page.split("<h2>Models compared</h2>")[1].split("</table>")[0]
-    places = [rows.index(f"<td>{name}</td>") for name in order]
+    places = [rows.index(f'<th scope="row">{name}</th>') for name in order]
     assert places == sorted(places)
     assert "Pareto k up to" in rows
     assert "What the priors alone would give" in page

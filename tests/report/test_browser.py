@@ -5,6 +5,7 @@ A Chromium of the system is driven (MCATRAIN_CHROMIUM names one); without one th
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import os
@@ -460,17 +461,43 @@ def test_sheets_are_saved_as_they_are(open_page: Open, full_report: Path) -> Non
 
 # --- the report of a fit ----------------------------------------------------------------------
 
+fit = pytest.mark.slow  # a fit takes longer than all the others
 
-@pytest.mark.slow  # a fit takes longer than all the others
+
+@fit
 @pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1280, "light")])
 def test_the_report_of_a_fit(open_page: Open, fit_report: Path, width: int, scheme: str) -> None:
     page = open_page(fit_report, viewport={"width": width, "height": 800}, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    images = page.locator("img")
-    assert images.count() == 5
-    assert images.evaluate_all("list => list.every(i => i.naturalWidth > 300 && i.width > 200)")
-    ink = page.evaluate("getComputedStyle(document.body).color")
-    assert {ink, background(page)} == (
-        {"rgb(34, 34, 34)", "rgb(255, 255, 255)"} if scheme == "light"
-        else {"rgb(228, 232, 238)", "rgb(16, 20, 26)"}
-    )  # fmt: skip
+    assert page.locator("main .picture img").count() == 5
+    assert page.evaluate(_BAD_PICTURES) == []
+    contrast, where = page.evaluate(_CONTRAST)
+    assert contrast > 4, where
+    first = background(page)
+    page.select_option(".theme select", "light" if scheme == "dark" else "dark")
+    assert background(page) != first
+    assert fit_report.stat().st_size < 2e6
+
+
+@fit
+def test_tables_of_a_fit(open_page: Open, fit_report: Path) -> None:
+    page = open_page(fit_report)
+    means = [float(cell) for cell in column(page, "table.constants", 1)]
+    page.locator("table.constants th .sort").nth(1).click()
+    assert [float(cell) for cell in column(page, "table.constants", 1)] == sorted(means) != means
+    with page.expect_download() as waiting:
+        page.locator(".scroll:has(> table.constants) + .csv").click()
+    assert waiting.value.suggested_filename == "constants.csv"
+    rows = list(csv.reader(io.StringIO(Path(waiting.value.path()).read_text())))
+    assert [float(row[1]) for row in rows[1:]] == sorted(means)
+
+
+@fit
+def test_pictures_of_a_fit_are_saved_as_they_are(open_page: Open, fit_report: Path) -> None:
+    page = open_page(fit_report)
+    picture = page.locator("#data img").first
+    picture.click()
+    assert page.locator("dialog image").bounding_box()["width"] > 600
+    assert not page.locator("dialog .svg").is_visible()
+    image = picture.get_attribute("src").split(",")[1]
+    assert saved(page, ".png") == base64.b64decode(image)

@@ -52,7 +52,9 @@ function enlarged(picture) {
   if (picture.tagName === "IMG") {
     const [width, height] = [picture.naturalWidth, picture.naturalHeight];
     holder.innerHTML = `<svg viewBox="0 0 ${width} ${height}" role="img"><image width="${width}" height="${height}"/></svg>`;
-    holder.content.querySelector("image").setAttribute("href", picture.src);
+    const image = holder.content.querySelector("image");
+    image.setAttribute("href", picture.src);
+    image.style.imageRendering = getComputedStyle(picture).imageRendering;
     holder.content.firstChild.setAttribute("aria-label", picture.alt);
   } else {
     holder.innerHTML = picture.outerHTML.replace(/( id="|href="#|url\(#)p\d+-/g, "$1large-");
@@ -153,7 +155,7 @@ function pictures() {
     button.type = "button";
     button.className = "open";
     button.textContent = "⤢";
-    button.title = "Enlarge, save as SVG or PNG";
+    button.title = "Enlarge, save as " + (picture.tagName === "IMG" ? "PNG" : "SVG or PNG");
     button.setAttribute("aria-label", "Enlarge: " + (picture.getAttribute("aria-label") || picture.alt));
     holder.append(button);
     button.addEventListener("click", () => openPicture(picture));
