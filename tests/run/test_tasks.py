@@ -88,7 +88,7 @@ def test_files_of_the_contract(task: str, rule: str, run: Callable[..., Path]) -
         assert row["test_loss"] > 0
         if task == "lstm":  # bits, and nats
             assert row[metric] == pytest.approx(row["test_loss"] / math.log(2), rel=1e-12)
-            assert 0.5 * math.log2(50) < row[metric] < 2 * math.log2(50)
+            assert 0.5 * math.log2(50) < row[metric] < 3 * math.log2(50)  # a mean, not a sum
         if task == "cnn":  # a fraction of the 360 test images
             assert 0 <= row[metric] <= 1
             assert row[metric] * 360 == pytest.approx(round(row[metric] * 360), abs=1e-9)
