@@ -80,14 +80,13 @@ def text(batch: int, chance: torch.Generator) -> tuple[Tensor, Tensor]:
     return codes[:, :-1], codes[:, 1:].flatten()
 
 
-# On devices as fabricated, like Nandakumar et al. 2020. Timed after 300 steps, half an epoch of
-# MNIST at batch 100: devices drift fastest, and are read again most often, when they are new.
+# On devices as fabricated, like Nandakumar et al. 2020.
 MLP = Network(
     "MLP 784-250-10",
     mlp,
     pixels,
     {1: 50, 10: 30, 100: 15},
-    60,
+    3,
     burst=5,
     pcm={"initial": "devices"},
 )
