@@ -63,11 +63,6 @@ class PulseLog:
         self.step = step
         self._calls.clear()
 
-    def _call(self, tile: Tile) -> int:
-        call = self._calls.get(tile, 0)
-        self._calls[tile] = call + 1
-        return call
-
     def pulse(self, tile: Tile, events: PulseEvents) -> None:
         """Send pulses to a tile's synapse and note them."""
         if not len(events):
@@ -89,7 +84,8 @@ class PulseLog:
             self._note(tile, none, none, none * 0, done, False)
 
     def _note(self, tile: Tile, *rest: Any) -> None:
-        call = self._call(tile)
+        call = self._calls.get(tile, 0)
+        self._calls[tile] = call + 1
         row, column, polarity, count, repeats = rest
         n = len(row)
         name = pa.DictionaryArray.from_arrays(

@@ -18,19 +18,8 @@ from devicemodels.devices.pcm import PCMArray
 from devicemodels.wear import Wear, track_wear
 from mcatrain import tiles
 
-
-@pytest.fixture(params=["reference", "cpu", "cuda"])
-def form(request: pytest.FixtureRequest) -> str:
-    """The name of a form of the kernels."""
-    if request.param == "cuda":
-        pytest.importorskip("triton", reason="the kernels for CUDA need triton")
-    return str(request.param)
-
-
-@pytest.fixture
-def place(form: str) -> torch.device:
-    """Where that form runs: on the card if there is one."""
-    return torch.device("cuda" if form == "cuda" and torch.cuda.is_available() else "cpu")
+#: A test of what every form of the kernels does, ``fast`` being any of them.
+EVERY_FORM = pytest.mark.parametrize("fast", ["reference", "cpu", "cuda"], indirect=True)
 
 
 def made(place: torch.device, device: str, **options: Any) -> nn.Module:
@@ -65,13 +54,14 @@ def differ(pulses: Tensor) -> bool:
     return not torch.equal(plus, minus)
 
 
+@EVERY_FORM
 @pytest.mark.parametrize("rule", ["mca", "rpu"])
 @pytest.mark.parametrize("several", [{}, {"devices_per_weight": 3}])
 def test_wear_is_the_devices_own_count(
-    rule: str, several: dict[str, Any], form: str, place: torch.device
+    rule: str, several: dict[str, Any], fast: str, place: torch.device
 ) -> None:
     """Without refresh a PCM device's counter of SET pulses since its RESET counts them all."""
-    with kernels.use(form):
+    with kernels.use(fast):
         model = made(place, "nandakumar2018", **several)
         before = [devices.pulses.clone() for _, devices, _ in arrays(model)]
         optimizer: Any = (
@@ -87,12 +77,13 @@ def test_wear_is_the_devices_own_count(
         assert differ(wear.set_pulses)
 
 
-def test_wear_by_refresh(form: str, place: torch.device) -> None:
+@EVERY_FORM
+def test_wear_by_refresh(fast: str, place: torch.device) -> None:
     """A refresh gives both devices of a pair a RESET and one of them what its counter then shows.
 
     RESET leaves a conductance of its own, so that a change tells which devices had one.
     """
-    with kernels.use(form):
+    with kernels.use(fast):
         model = made(place, "nandakumar2018")
         for _, devices, _ in arrays(model):
             devices.conductance_us += 7.0  # near saturation
@@ -123,9 +114,10 @@ def test_wear_by_refresh(form: str, place: torch.device) -> None:
     assert sum(int(one.sum()) for one in resets) > 4
 
 
-def test_wear_of_a_bipolar_device_is_where_it_went(form: str, place: torch.device) -> None:
+@EVERY_FORM
+def test_wear_of_a_bipolar_device_is_where_it_went(fast: str, place: torch.device) -> None:
     """Every pulse of an ideal device is one step of its own, up or down."""
-    with kernels.use(form):
+    with kernels.use(fast):
         model = made(place, "ideal", devices_per_weight=2, selection="counter")
         before = [devices.weight.clone() for _, devices, _ in arrays(model)]
         optimizer = mcatrain.MCA(model, lr=1.0, epsilon=0.02)

@@ -11,8 +11,12 @@ from matplotlib.figure import Figure
 from mcatrain.cli import main as mcatrain
 
 
-def options(about: str | None, argv: list[str] | None) -> argparse.Namespace:
-    """Read the switches that every figure has: --out, --smoke, --seed, --data-dir."""
+def options(about: str | None, argv: list[str] | None, name: str) -> argparse.Namespace:
+    """Read the switches that every figure has: --out, --smoke, --seed, --data-dir.
+
+    Beside them: runs, the folder of the runs of figure ``name`` in this form, and place, the
+    options that tell a command where the data sets are.
+    """
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -22,6 +26,8 @@ def options(about: str | None, argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data-dir", default="", help="folder of data sets; else MCATRAIN_DATA")
     given = parser.parse_args(argv)
     given.out.mkdir(parents=True, exist_ok=True)
+    given.runs = given.out / f"{name}-{'smoke' if given.smoke else 'full'}"
+    given.place = ("--data-dir", given.data_dir) if given.data_dir else ()
     return given
 
 

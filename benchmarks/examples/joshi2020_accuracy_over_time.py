@@ -26,20 +26,18 @@ TIMES = "1s,1m,1h,1d,30d,1y"
 
 
 def main(argv: list[str] | None = None) -> int:
-    given = options(__doc__, argv)
-    trained = given.out / f"{NAME}-{'smoke' if given.smoke else 'full'}"
+    given = options(__doc__, argv, NAME)
 
     # 1. Train in float32: PCM does not take part.
-    place = ("--data-dir", given.data_dir) if given.data_dir else ()
-    run("train", "--rule", "fp32", *(SMOKE if given.smoke else FULL), *place,
-        "--seed", str(given.seed), "--out", trained, "--resume")  # fmt: skip
+    run("train", "--rule", "fp32", *(SMOKE if given.smoke else FULL), *given.place,
+        "--seed", str(given.seed), "--out", given.runs, "--resume")  # fmt: skip
 
     # 2. Write the weights to chips, and read each at all times, in both ways.
     run("evaluate", "--times", TIMES, "--compensation", "none,global",
-        "--chips", "5", *place, trained)  # fmt: skip
+        "--chips", "5", *given.place, given.runs)  # fmt: skip
 
     # 3. What was read, a row a time and compensation.
-    found = mcatrain.load_runs(trained)
+    found = mcatrain.load_runs(given.runs)
     data = found.evaluations[["time_s", "compensation", "mean", "sd"]]
     software = found.runs["metrics.test_accuracy"].iloc[0]
     for kind, part in data.groupby("compensation"):

@@ -26,7 +26,7 @@ TIMES_S = {"1 s": 1.0, "1 min": 60.0, "1 h": 3600.0, "1 d": 86400.0, "1 y": 3.15
 
 
 def main(argv: list[str] | None = None) -> int:
-    given = options(__doc__, argv)
+    given = options(__doc__, argv, NAME)
     size = 5_000 if given.smoke else 50_000
     physics = devicemodels.load("joshi2020").device
     assert isinstance(physics, ProgrammedPCMParameters)

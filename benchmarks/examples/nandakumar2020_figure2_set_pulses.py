@@ -28,7 +28,7 @@ TIMES_S = (38.6, 100.0, 300.0, 1e3, 3e3, 1e4, 1e5, 1e6)
 
 
 def main(argv: list[str] | None = None) -> int:
-    given = options(__doc__, argv)
+    given = options(__doc__, argv, NAME)
     size = 2_000 if given.smoke else 10_000
 
     # 1. A parameter file holds the physics. Its devices start freshly RESET.

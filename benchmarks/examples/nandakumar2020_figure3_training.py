@@ -25,16 +25,14 @@ SMOKE = ("--data", "digits", "--hidden", "32", "--epochs", "4", "--train-limit",
 
 
 def main(argv: list[str] | None = None) -> int:
-    given = options(__doc__, argv)
-    runs = given.out / f"{NAME}-{'smoke' if given.smoke else 'full'}"
+    given = options(__doc__, argv, NAME)
 
     # 1. The same network by two rules, one after the other; each is a run folder of its own.
-    place = ("--data-dir", given.data_dir) if given.data_dir else ()
-    run("compare", "--rules", "fp32,mca", *(SMOKE if given.smoke else FULL), *place,
-        "--seeds", str(given.seed), "--out", runs, "--resume")  # fmt: skip
+    run("compare", "--rules", "fp32,mca", *(SMOKE if given.smoke else FULL), *given.place,
+        "--seeds", str(given.seed), "--out", given.runs, "--resume")  # fmt: skip
 
     # 2. Their folders as frames: options in one, evaluations by epoch in another.
-    found = mcatrain.load_runs(runs)
+    found = mcatrain.load_runs(given.runs)
     data = found.metrics.merge(found.runs[["run", "rule"]], on="run")
     data["pulses"] = data["set_pulses"] + data["reset_pulses"]
     # Pulses are counted from the start: an epoch's own are the difference to the one before.

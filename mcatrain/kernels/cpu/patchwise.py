@@ -24,7 +24,7 @@ from mcatrain.kernels.cpu.passes import (
     top,
     within,
 )
-from mcatrain.kernels.cpu.windows import add, take
+from mcatrain.kernels.cpu.windows import carry
 from mcatrain.kernels.patchwise import Draw
 from mcatrain.kernels.reference import noise_product
 from mcatrain.kernels.windows import Geometry
@@ -52,7 +52,7 @@ def _drive_patches(
     for image in range(images.shape[0]):
         for y in range(high):
             for x in range(wide):
-                take(images[image], y, x, channels, kernel, stride, dilation, patch)
+                carry(images[image], y, x, channels, kernel, stride, dilation, patch, False)
                 s = top(patch) if manage else one
                 scale[row] = s
                 # What is no number makes no digit: the scale hands it on.
@@ -162,7 +162,7 @@ def _sense_patches(
                     for i in range(outputs):
                         yr[i] = within(yr[i], bound) * s
                 if not hits[row]:
-                    add(yr, images[image], line, x, channels, kernel, stride, dilation)
+                    carry(images[image], line, x, channels, kernel, stride, dilation, yr, True)
                 row += 1
     return total
 

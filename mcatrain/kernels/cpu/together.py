@@ -64,18 +64,16 @@ def _drive_chips(
 def _sense_chips(
     y: Any, width: int, spread: Any, normals: Any, noise: Any, levels: int, bound: Any,
     dither: Any, scale: Any, hits: Any,
-) -> int:  # fmt: skip
+) -> None:  # fmt: skip
     n = scale.shape[1]
     size = n * width
     noisy = size if spread.size else 0
-    total = 0
     for k in range(scale.shape[0]):
         part = slice(k * n, (k + 1) * n)
-        total += sense_rows(
+        sense_rows(
             y[k, :size].reshape(n, width), spread[k, :noisy].reshape(noisy // width, width),
             normals[part], noise, levels, bound, dither[part], scale[k], hits[k],
         )  # fmt: skip
-    return total
 
 
 class Converter:
@@ -114,25 +112,22 @@ class Converter:
             for k, w in enumerate(weights):
                 s, u, z, v = (None if values is None else values[k] for values in of_all)
                 convert_few(x.each[k], w, s, c, 1.0, u, z, v, self.y.each[k], self.hits[k])
-            return self._hit()
-        width, outputs = x.shape[1], self.y.shape[1]
-        _drive_chips(
-            x.numpy, width, c.input_levels, c.noise_management, _rows(dither, width),
-            self.line.numpy, self.squares.numpy, self.scale,
-        )  # fmt: skip
-        for k, w in enumerate(weights):
-            torch.mm(self.line.each[k], w.T, out=self.y.each[k])
-        if variances is not None:
-            for k, s in enumerate(variances):
-                self.spread.each[k].copy_(noise_product(self.squares.each[k], s))
-        total = _sense_chips(
-            self.y.numpy, outputs, self.spread.numpy, _rows(normals, outputs),
-            np.float32(c.output_noise), c.output_levels, np.float32(c.output_bound),
-            _rows(output_dither, outputs), self.scale, self.hits,
-        )  # fmt: skip
-        return self._hit() if total else []
-
-    def _hit(self) -> list[int]:
+        else:
+            width, outputs = x.shape[1], self.y.shape[1]
+            _drive_chips(
+                x.numpy, width, c.input_levels, c.noise_management, _rows(dither, width),
+                self.line.numpy, self.squares.numpy, self.scale,
+            )  # fmt: skip
+            for k, w in enumerate(weights):
+                torch.mm(self.line.each[k], w.T, out=self.y.each[k])
+            if variances is not None:
+                for k, s in enumerate(variances):
+                    self.spread.each[k].copy_(noise_product(self.squares.each[k], s))
+            _sense_chips(
+                self.y.numpy, outputs, self.spread.numpy, _rows(normals, outputs),
+                np.float32(c.output_noise), c.output_levels, np.float32(c.output_bound),
+                _rows(output_dither, outputs), self.scale, self.hits,
+            )  # fmt: skip
         return np.flatnonzero(self.hits.any(axis=1)).tolist()
 
 

@@ -12,10 +12,12 @@ from mcatrain.kernels.windows import Geometry
 
 
 @njit(cache=True, inline="always")
-def take(
-    lines: Any, y: int, x: int, channels: int, kernel: Any, stride: Any, dilation: Any, patch: Any
-) -> None:
-    """Copy a patch of an image, whose lines are one run of numbers each, into ``patch``."""
+def carry(
+    lines: Any, y: int, x: int, channels: int, kernel: Any, stride: Any, dilation: Any, patch: Any,
+    back: bool,
+) -> None:  # fmt: skip
+    """Copy a patch of an image, whose lines are one run of numbers each, into ``patch``; or add
+    (``back``) what stands in ``patch`` to its pixels."""
     # A kernel's line is one run of numbers in the image, or one a pixel if it is dilated.
     runs = 1 if dilation[1] == 1 else kernel[1]
     length = kernel[1] * channels // runs
@@ -25,25 +27,12 @@ def take(
             at = (x * stride[1] + i * dilation[1]) * channels
             to = (k * runs + i) * length
             pixels, part = line[at : at + length], patch[to : to + length]
-            for j in range(length):
-                part[j] = pixels[j]
-
-
-@njit(cache=True, inline="always")
-def add(
-    patch: Any, lines: Any, y: int, x: int, channels: int, kernel: Any, stride: Any, dilation: Any
-) -> None:
-    """Add to the pixels of a patch what stands in ``patch``; the way back of `take`."""
-    runs = 1 if dilation[1] == 1 else kernel[1]
-    length = kernel[1] * channels // runs
-    for k in range(kernel[0]):
-        line = lines[y * stride[0] + k * dilation[0]]
-        for i in range(runs):
-            at = (x * stride[1] + i * dilation[1]) * channels
-            to = (k * runs + i) * length
-            pixels, part = line[at : at + length], patch[to : to + length]
-            for j in range(length):
-                pixels[j] += part[j]
+            if back:
+                for j in range(length):
+                    pixels[j] += part[j]
+            else:
+                for j in range(length):
+                    part[j] = pixels[j]
 
 
 @njit(cache=True)
@@ -56,10 +45,7 @@ def _move(
     for image in range(images.shape[0]):
         for y in range(high):
             for x in range(wide):
-                if back:
-                    add(rows[row], images[image], y, x, channels, kernel, stride, dilation)
-                else:
-                    take(images[image], y, x, channels, kernel, stride, dilation, rows[row])
+                carry(images[image], y, x, channels, kernel, stride, dilation, rows[row], back)
                 row += 1
 
 

@@ -11,13 +11,14 @@ from torch.nn.functional import linear
 
 from devicemodels.kernels.cuda.lists import blocks, in_order, take_places
 from devicemodels.kernels.cuda.pairs import to_bfloat16
-from mcatrain.kernels.reference import noise_product
+from mcatrain.kernels.reference import LEAST_SCALE, noise_product
 
 if TYPE_CHECKING:
     from mcatrain.periphery import Converters
 
 #: Entries a program works on at a time, and how many of them lie side by side in a row.
 _BLOCK, _WIDEST = 1024, 512
+_LEAST = tl.constexpr(LEAST_SCALE)
 
 
 @triton.jit
@@ -57,7 +58,7 @@ def _to_lines(
         factor = factor * tl.max(top, axis=1)
     tl.store(scale + row, factor, mask=row < rows)
     ones = tl.zeros((TALL,), tl.float32) + 1.0
-    by = tl.div_rn(ones, tl.where(factor >= 1.1754943508222875e-38, factor, 1.0))[:, None]
+    by = tl.div_rn(ones, tl.where(factor >= _LEAST, factor, 1.0))[:, None]
     for start in range(0, width, WIDE):
         here = (row < rows)[:, None] & (start + column < width)[None, :]
         at = row[:, None] * width + start + column[None, :]
