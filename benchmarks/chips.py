@@ -44,7 +44,7 @@ class Settings:
     train_limit: int = 60_000
     """Training examples of the whole commands, one epoch."""
     rounds: int = 150
-    """Steps of which a median is taken, after 50 others."""
+    """Steps of which a median is taken, after 50 others; fewer where an epoch ends before."""
 
 
 def _command(settings: Settings, out: Path, *options: str) -> float:
@@ -107,7 +107,8 @@ def steps(settings: Settings, folder: Path, clock: Clock) -> dict[str, float]:
     one, all_ = begin("one", 0), [begin("chip", chip) for chip in range(settings.chips)]
     alone, together = loop._alone(one), lockstep.stepper(all_)
     times: dict[str, list[float]] = {"run_ms": [], "chip_ms": []}
-    for number in range(50 + settings.rounds):
+    # An epoch at most: nothing here begins another one.
+    for number in range(min(50 + settings.rounds, task.examples // config.batch_size)):
         found = _timed([one], alone, clock), _timed(all_, together, clock)
         if number >= 50:
             for values, seconds in zip(times.values(), found, strict=True):

@@ -32,8 +32,15 @@ class StateModule(nn.Module):
         # Numbers change at every step, and torch asks of each whether it is a module.
         if type(value) in (int, float):
             object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
+            return
+        super().__setattr__(name, value)
+        if name in self.__dict__.get("_modules", ()):  # found at once: torch looks there last
+            self.__dict__[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._modules:
+            self.__dict__.pop(name, None)
+        super().__delattr__(name)
 
     def borrow(self, name: str, module: nn.Module) -> None:
         """Keep a reference to a module that another one owns (and saves, and moves)."""

@@ -75,7 +75,7 @@ class ArrayProduct(torch.autograd.Function):
         # An array one column wider than x has its bias there, driven by a constant 1.
         ctx.width = x.shape[1]
         if array.shape[1] > ctx.width:
-            x = torch.cat([x, x.new_ones(len(x), 1)], 1)
+            x = torch.cat([x, x.new_ones(x.shape[0], 1)], 1)
         ctx.save_for_backward(x)
         ctx.array, ctx.examples = array, examples
         return array.forward(x)

@@ -127,7 +127,7 @@ def matvec(
     noise of every device is, at the output, exactly Gaussian with variance x^2 S^T. reads: counts.
     """
     if reads is not None:
-        reads.vectors += len(x)
+        reads.vectors += x.shape[0]
     if c.ideal and variance is None:
         return linear(x, weights)
     y, clipped = _convert(x, weights, variance, c, 1.0, chance)

@@ -170,10 +170,10 @@ class Tile(StateModule):
         Returns the gradient for the chi of every part: None where the factors themselves are
         kept (only where they must be, if ``dense``), and where chi is frozen.
         """
-        if not self.chi.requires_grad:
+        if not self._parameters["chi"].requires_grad:  # type: ignore[union-attr]
             return [None]
         self.examples += examples
-        self.ledger.update_vectors += len(x)
+        self.ledger.update_vectors += x.shape[0]
         if self.factors == "no" or (dense and self.factors == "may"):
             return [d.T @ x]
         self.kept.append((x.contiguous(), d.contiguous()))

@@ -116,7 +116,7 @@ class MCA(PulsedOptimizer):
                 if tile is not None:
                     epsilon = group["epsilon"] or tile.synapse.granularity
                     changed = p.grad is not None or bool(tile.kept)
-                    events = self._spend(tile, gradients.get(p), float(group["lr"]), epsilon)
+                    events = self._spend(p, tile, gradients.get(p), float(group["lr"]), epsilon)
                     tile.ledger.chi_steps += changed
                     tile.ledger.chi_entries += len(events)
                     tile.pulse(events)
@@ -137,9 +137,12 @@ class MCA(PulsedOptimizer):
                     taken[p], p.grad = gradient, None
         return taken
 
-    def _spend(self, tile: Tile, gradient: Tensor | None, lr: float, epsilon: float) -> PulseEvents:
+    @staticmethod
+    def _spend(
+        chi: Tensor, tile: Tile, gradient: Tensor | None, lr: float, epsilon: float
+    ) -> PulseEvents:
         """Take the whole pulses out of chi, after adding a gradient and kept factors to it."""
-        chi, factors = tile.chi, tile.kept
+        factors = tile.kept
         if gradient is not None and not factors:
             index, count = kernels.descend(chi, gradient, -lr, epsilon)
         elif gradient is None and len(factors) == 1 and factors[0][0].size(0) == 1:

@@ -67,11 +67,18 @@ def _least(values: Any) -> Any:
     return values[0]
 
 
+@njit(cache=True, inline="always")
+def _in_float32(constants: Any) -> Any:
+    a, b, c, d = constants
+    return np.float32(a), np.float32(b), np.float32(c), np.float32(d)
+
+
 @njit(cache=True)
 def _read_due(
-    g: Any, at: Any, nu: Any, now: float, t0: float, tolerance: Any, over: Any, m3: Any, c3: Any,
-    ahead: float, weight: Any, variance: Any, due: Any,
+    g: Any, at: Any, nu: Any, now: float, t0: float, constants: Any, ahead: float, weight: Any,
+    variance: Any, due: Any,
 ) -> float:  # fmt: skip
+    tolerance, over, m3, c3 = _in_float32(constants)
     size, until, shortest = weight.size, now + ahead, np.inf
     left = np.empty(_BLOCK, np.float32)
     plus, minus = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.float32)
@@ -119,9 +126,10 @@ def _read_index(
 
 @njit(cache=True)
 def _read_some(
-    g: Any, at: Any, nu: Any, index: Any, now: float, t0: float, tolerance: Any, over: Any,
-    m3: Any, c3: Any, weight: Any, variance: Any, due: Any,
+    g: Any, at: Any, nu: Any, index: Any, now: float, t0: float, constants: Any, weight: Any,
+    variance: Any, due: Any,
 ) -> float:  # fmt: skip
+    tolerance, over, m3, c3 = _in_float32(constants)
     shortest = np.inf
     block = min(_BLOCK, max(index.size, 1))
     plus, minus = np.empty(block, np.float32), np.empty(block, np.float32)
@@ -146,16 +154,18 @@ def _read_some(
 
 
 @njit(cache=True)
-def _pulse(
-    g: Any, pulses: Any, at: Any, index: Any, count: Any, z: Any, now: float, constants: Any
-) -> None:
+def _pulse_and_read(
+    g: Any, pulses: Any, at: Any, nu: Any, index: Any, count: Any, z: Any, response: Any,
+    now: float, t0: float, constants: Any, weight: Any, variance: Any, due: Any,
+) -> None:  # fmt: skip
     size = g.size // 2
     device, number = np.empty_like(index), np.empty_like(count)
     for e in range(index.size):
         device[e] = index[e] + (size if count[e] < 0 else 0)
         number[e] = abs(count[e])
         at[device[e]] = now
-    send_pulses(g, pulses, device, number, z, *constants)
+    send_pulses(g, pulses, device, number, z, *response)
+    _read_some(g, at, nu, index, now, t0, constants, weight, variance, due)
 
 
 _NOTHING = np.empty(0, dtype=np.int16)
@@ -169,13 +179,27 @@ def pulse_pairs(
     events: PulseEvents,
     normals: Tensor,
     now_s: float,
-    *way: Any,
+    beta_us: float,
+    parameters: PCMParameters,
+    tolerance: float,
+    _ahead_s: float,
+    *caches: Any,
 ) -> None:
-    _pulse(
-        conductance_us.numpy(), pulses.numpy(), programmed_at_s.numpy(), events.index.numpy(),
-        events.count.numpy(), normals.numpy(), now_s, set_constants(way[1]),
+    _pulse_and_read(
+        conductance_us.numpy(), pulses.numpy(), programmed_at_s.numpy(), exponent.numpy(),
+        events.index.numpy(), events.count.numpy(), normals.numpy(), set_constants(parameters),
+        now_s, parameters.t0_s, _read_constants(beta_us, parameters, tolerance), *_arrays(*caches),
     )  # fmt: skip
-    read_pairs(conductance_us, programmed_at_s, exponent, events.index, now_s, *way)
+
+
+def _read_constants(beta_us: float, p: PCMParameters, tolerance: float) -> tuple[float, ...]:
+    """Return what `_in_float32` takes."""
+    return float(tolerance), 1 / beta_us, p.m3, p.c3
+
+
+def _arrays(weight: Tensor, variance: Tensor | None, due_s: Tensor) -> Any:
+    spread = _NOTHING if variance is None else variance.view(torch.int16).numpy()
+    return weight.numpy(), spread, due_s.numpy()
 
 
 def read_pairs(
@@ -193,16 +217,12 @@ def read_pairs(
     due_s: Tensor,
 ) -> float:
     devices = conductance_us.numpy(), programmed_at_s.numpy(), exponent.numpy()
-    p = parameters
-    numbers = (float(v) for v in (tolerance, 1 / beta_us, p.m3, p.c3))
-    spread = _NOTHING if variance is None else variance.view(torch.int16).numpy()
-    rest: Any = now_s, p.t0_s, *map(np.float32, numbers)
-    out: Any = weight.numpy(), spread, due_s.numpy()
+    when = now_s, parameters.t0_s
+    constants = _read_constants(beta_us, parameters, tolerance)
+    out = _arrays(weight, variance, due_s)
     if index is None:
-        found: Any = *devices, *rest, ahead_s, *out
-        return float(_read_due(*found))
-    found = *devices, index.numpy(), *rest, *out
-    return float(_read_some(*found))
+        return float(_read_due(*devices, *when, constants, ahead_s, *out))
+    return float(_read_some(*devices, index.numpy(), *when, constants, *out))
 
 
 @njit(cache=True)

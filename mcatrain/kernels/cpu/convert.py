@@ -140,11 +140,12 @@ def _convert_one(
 
 @njit(cache=True)
 def _convert_each(
-    x: Any, w: Any, s: Any, transposed: bool, in_levels: int, manage: bool, divisor: Any,
-    dither: Any, normals: Any, noise: Any, out_levels: int, bound: Any, out_dither: Any, y: Any,
-    hits: Any,
+    x: Any, w: Any, s: Any, transposed: bool, in_levels: int, manage: bool, divisor: float,
+    dither: Any, normals: Any, noise: float, out_levels: int, bound: float, out_dither: Any,
+    y: Any, hits: Any,
 ) -> int:  # fmt: skip
     """Convert vector by vector; mark and count those with an output at the bound."""
+    by, own, most = np.float32(divisor), np.float32(noise), np.float32(bound)
     none = np.empty(0, dtype=np.float32)
     total = 0
     for row in range(x.shape[0]):
@@ -152,8 +153,7 @@ def _convert_each(
         z = normals[row] if normals.size else none
         v = out_dither[row] if out_dither.size else none
         hits[row] = _convert_one(
-            x[row], w, s, transposed, in_levels, manage, divisor, u, z, noise, out_levels, bound,
-            v, y[row],
+            x[row], w, s, transposed, in_levels, manage, by, u, z, own, out_levels, most, v, y[row],
         )  # fmt: skip
         total += hits[row]
     return total
@@ -225,10 +225,10 @@ def convert(
             spread = noise_product((x * x).to(variance.dtype), variance)
             y.addcmul_(normals, spread.float().sqrt_())
         return y, None
-    if not are_few(len(x), weights):
+    n, outputs = x.shape[0], weights.shape[0]
+    if not are_few(n, weights):
         return _convert_rows(x, weights, variance, c, divisor, dither, normals, output_dither)
-    y = x.new_empty(len(x), len(weights))
-    hits = np.empty(len(x), dtype=np.int64)
+    y, hits = torch.empty(n, outputs), np.empty(n, dtype=np.int64)
     drawn = dither, normals, output_dither
     clipped = convert_few(x.contiguous(), weights, variance, c, divisor, *drawn, y, hits)
     return y, torch.from_numpy(hits).nonzero().squeeze(1) if clipped else None
@@ -252,14 +252,14 @@ def convert_few(
     hits: Any,
 ) -> int:
     """Do `convert` in one call, into y (n, out); mark the clipped rows in hits and count them."""
+    w, s = weights.numpy(), bits(variance)
     transposed = not weights.is_contiguous()
     if transposed:
-        weights, variance = weights.T, None if variance is None else variance.T
+        w, s = w.T, s.T
     return int(
         _convert_each(
-            x.numpy(), weights.numpy(), bits(variance), transposed, c.input_levels,
-            c.noise_management, np.float32(divisor), rows(dither), rows(normals),
-            np.float32(c.output_noise), c.output_levels, np.float32(c.output_bound),
+            x.numpy(), w, s, transposed, c.input_levels, c.noise_management, divisor,
+            rows(dither), rows(normals), c.output_noise, c.output_levels, c.output_bound,
             rows(output_dither), y.numpy(), hits,
         )
     )  # fmt: skip

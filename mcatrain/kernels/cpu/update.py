@@ -31,7 +31,7 @@ def trouble(values: Any) -> Any:
 def is_finite(values: Tensor) -> bool:
     if values.dtype != torch.float32 or not values.is_contiguous():
         return reference.is_finite(values)
-    return not math.isnan(trouble(values.detach().view(-1).numpy()))
+    return not math.isnan(trouble(_flat(values)))
 
 
 @njit(cache=True)
@@ -77,10 +77,9 @@ def _collect(
     """Take the pulses out of the blocks of chi that were hit."""
     if not total:
         return _NO_EVENT, _NO_EVENT
-    index = torch.empty(total, dtype=torch.int64)
-    count = torch.empty(total, dtype=torch.int64)
-    n = _take(chi, block, threshold, epsilon, hits, index.numpy(), count.numpy())
-    return index[:n], count[:n]
+    index, count = np.empty(total, np.int64), np.empty(total, np.int64)
+    n = _take(chi, block, threshold, epsilon, hits, index, count)
+    return torch.from_numpy(index[:n]), torch.from_numpy(count[:n])
 
 
 def _threshold(epsilon: float) -> Any:
@@ -93,11 +92,17 @@ def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
 
 
 def descend(chi: Tensor, gradient: Tensor, scale: float, epsilon: float) -> tuple[Tensor, Tensor]:
-    return _spend(chi, gradient.detach().reshape(-1).numpy(), scale, epsilon)
+    return _spend(chi, _flat(gradient), scale, epsilon)
+
+
+def _flat(values: Tensor) -> Any:
+    """Return a contiguous tensor's numbers (n,)."""
+    assert values.is_contiguous()
+    return values.detach().numpy().reshape(-1)  # numpy's own: torch's view takes five times longer
 
 
 def _spend(chi: Tensor, gradient: Any, scale: float, epsilon: float) -> tuple[Tensor, Tensor]:
-    flat, threshold = chi.detach().view(-1).numpy(), _threshold(epsilon)
+    flat, threshold = _flat(chi), _threshold(epsilon)
     hits = np.empty(-(-flat.size // _BLOCK), dtype=np.int32)
     total = _count_hits(flat, gradient, np.float32(scale), threshold, hits)
     return _collect(flat, _BLOCK, threshold, epsilon, hits, total)
