@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
+from devicemodels.devices.pcm import PCMParameters
 from devicemodels.pulses import PulseEvents
 from devicemodels.state import Chance, StateModule
+
+
+@dataclass(frozen=True)
+class Programmable:
+    """PCM pairs laid open to a kernel that pulses them itself.
+
+    state, caches, beta_us, physics, tolerance: as `kernels.pulse_pairs` takes them. high_us,
+    both_us: a pair is near saturation if one device is above the one and both are above the
+    other, undrifted [µS]. seed: of the normals of these pulses.
+    """
+
+    state: tuple[Tensor, Tensor, Tensor, Tensor]
+    caches: tuple[Tensor, Tensor | None, Tensor]
+    beta_us: float
+    physics: PCMParameters
+    tolerance: float
+    now_s: float
+    high_us: float
+    both_us: float
+    seed: int
 
 
 class Synapse(StateModule):
@@ -41,6 +63,16 @@ class Synapse(StateModule):
     @abstractmethod
     def pulse(self, events: PulseEvents, now_s: float) -> None:
         """Send the pulses to the devices at time ``now_s``."""
+
+    def programmable(self, now_s: float) -> Programmable | None:
+        """Return what a kernel needs that pulses the devices itself at ``now_s``; None where it
+        cannot. What it did is told to `was_programmed`."""
+        return None
+
+    def was_programmed(self, pulses: int, near: Tensor | None, now_s: float) -> None:
+        """Note the pulses of such a kernel, and which pairs may now read as saturated (None: too
+        many to name)."""
+        raise NotImplementedError
 
     @abstractmethod
     def weights(self, now_s: float) -> Tensor:

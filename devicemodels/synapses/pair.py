@@ -15,7 +15,7 @@ from devicemodels.kernels.reference import DUE_BLOCK
 from devicemodels.pulses import PulseEvents
 from devicemodels.quantities import Parameters, quantity
 from devicemodels.state import Chance
-from devicemodels.synapses.base import Synapse
+from devicemodels.synapses.base import Programmable, Synapse
 from devicemodels.synapses.saturation import Candidates
 
 #: What was never read is due at any time.
@@ -108,6 +108,25 @@ class DifferentialPair(Synapse):
             device = events.index + self.size * (events.count < 0)
             self.devices.wear.add(device, events.count.abs())
         self._were_pulsed(events.index, now_s)
+
+    def programmable(self, now_s: float) -> Programmable | None:
+        if self.devices.wear is not None:  # counts the pulses of each device
+            return None
+        beta_us, physics, tolerance, _, *caches = self._way()
+        near = self._candidates.high_us, self._candidates.both_us
+        seed = self.chance.seed_next()
+        return Programmable(
+            self._state(), tuple(caches), beta_us, physics, tolerance, now_s, *near, seed
+        )
+
+    def was_programmed(self, pulses: int, near: Tensor | None, now_s: float) -> None:
+        if not pulses:
+            return
+        self.set_pulses += pulses
+        if near is None:
+            self._candidates.many_pulsed()
+            near = torch.empty(0, dtype=torch.int64, device=self.weight.device)
+        self._were_pulsed(near, now_s)
 
     def _state(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         d = self.devices._buffers  # what torch does to find a buffer takes longer than many a pulse

@@ -26,7 +26,8 @@ class Candidates:
         def least(threshold: float) -> float:  # from here on a read, g + (m3 g + c3) z, is above
             return (threshold - _CERTAIN * device.c3) / (1 + _CERTAIN * device.m3)
 
-        self._high_us, self._both_us = least(above_us), least(above_us - below_us)
+        #: A candidate has one device above ``high_us`` and both above ``both_us``, undrifted.
+        self.high_us, self.both_us = least(above_us), least(above_us - below_us)
         self.forget()
 
     def forget(self) -> None:
@@ -42,19 +43,24 @@ class Candidates:
         if self._found is not None and self._pulsed is not None:
             self._pulsed.append(index)
             self._held += index.numel()
-            if self._held > self._size // 8:  # a look at all costs no more
-                self._pulsed = None
+            if self._held > self._size // 8:
+                self.many_pulsed()
+
+    def many_pulsed(self) -> None:
+        """Note that so many pairs were pulsed that a look at all costs no more."""
+        if self._found is not None:
+            self._pulsed = None
 
     def look(self, conductance_us: Tensor) -> Tensor:
         """Return the candidates (m,), int64, ascending. conductance_us: as in `read_pairs`."""
         g, found = conductance_us, self._found
         if found is None or found.device != g.device or self._pulsed is None:
-            found = kernels.high_pairs(g, self._high_us, self._both_us)
+            found = kernels.high_pairs(g, self.high_us, self.both_us)
         elif self._pulsed:
             index = torch.cat([found, *self._pulsed])
             plus, minus = g[index], g[index + self._size]
-            high = torch.maximum(plus, minus) > self._high_us
-            found = index[high & (torch.minimum(plus, minus) > self._both_us)]
+            high = torch.maximum(plus, minus) > self.high_us
+            found = index[high & (torch.minimum(plus, minus) > self.both_us)]
             if found.numel():
                 found = found.unique()
         self._found, self._pulsed, self._held = found, [], 0

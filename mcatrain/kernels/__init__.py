@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
@@ -70,6 +71,11 @@ def descend(chi: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 def accumulate(chi: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     """See `reference.accumulate`."""
     return form(__name__, chi).accumulate(chi, *rest)
+
+
+def program_of(chi: Tensor) -> Callable[..., tuple[int, int, Tensor | None] | None] | None:
+    """Return `cuda.program.program`, for which one pass is worth most, or None on other devices."""
+    return getattr(form(__name__, chi), "program", None)
 
 
 def gains(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -116,10 +116,14 @@ class MCA(PulsedOptimizer):
                 if tile is not None:
                     epsilon = group["epsilon"] or tile.synapse.granularity
                     changed = p.grad is not None or bool(tile.kept)
-                    events = self._spend(p, tile, gradients.get(p), float(group["lr"]), epsilon)
+                    update = p, tile, gradients.get(p), float(group["lr"]), epsilon
+                    entries = self._spend_at_once(*update)
+                    if entries is None:
+                        events = self._spend(*update)
+                        entries = len(events)
+                        tile.pulse(events)
                     tile.ledger.chi_steps += changed
-                    tile.ledger.chi_entries += len(events)
-                    tile.pulse(events)
+                    tile.ledger.chi_entries += entries
 
     def _take_gradients(self) -> dict[Tensor, Tensor]:
         """Take from the base, for a while, gradients that plain SGD would only add to chi.
@@ -136,6 +140,30 @@ class MCA(PulsedOptimizer):
                 if gradient is not None and p in self.tiles and gradient.is_contiguous():
                     taken[p], p.grad = gradient, None
         return taken
+
+    @staticmethod
+    def _spend_at_once(
+        chi: Tensor, tile: Tile, gradient: Tensor | None, lr: float, epsilon: float
+    ) -> int | None:
+        """Do `_spend` and the pulses in one pass, where a kernel does; return how many weights
+        were pulsed, None if nothing was done."""
+        program = kernels.program_of(chi)
+        if program is None or tile.log is not None:
+            return None
+        factors = None
+        if gradient is None and len(tile.kept) == 1 and tile.kept[0][0].shape[0] == 1:
+            x, d = tile.kept[0]
+            factors = x[0], d[0]
+        if (gradient is None or tile.kept) and factors is None:
+            return None
+        to = tile.synapse.programmable(tile.now_s)
+        done = None if to is None else program(chi, gradient, factors, -lr, epsilon, to)
+        if done is None:
+            return None
+        tile.kept.clear()
+        entries, pulses, near = done
+        tile.synapse.was_programmed(pulses, near, tile.now_s)
+        return entries
 
     @staticmethod
     def _spend(

@@ -18,6 +18,7 @@ from triton.runtime.jit import JITFunction
 import devicemodels.kernels.cuda as devices
 import mcatrain.kernels.cuda as training
 from devicemodels import PulseEvents, load
+from devicemodels.synapses.base import Programmable
 from mcatrain.periphery import PRESETS, Converters
 
 compiled: set[str] = set()
@@ -70,10 +71,15 @@ def launch_all() -> None:
         response = SimpleNamespace(kind=kind, constants=(0.1,) * 6)
         for repeats in (False, True):
             devices.step_pulses(weight, torch.ones(n, 4), index, one, g, 0.3, response, repeats)
-    training.spend(chi, 0.1)
     x, d = torch.randn(3, 30), torch.randn(3, 20)
+    training.spend(chi, 0.1)
     training.accumulate(chi, x[0], d[0], 0.1, 0.1)
     training.descend(chi, torch.ones_like(chi), 0.1, 0.1)
+    for noisy in (False, True):
+        caches = weight, torch.zeros(n, dtype=torch.bfloat16) if noisy else None, due
+        to = Programmable(state, caches, 8.0, pcm, 1e-3, 5.0, 4.0, 1.0, 2**40)
+        training.program(chi, torch.ones_like(chi), None, 0.1, 0.1, to)
+        training.program(chi, None, (x[0], d[0]), 0.1, 0.1, to)
     stochastic = Converters(
         input_bits=8, output_bits=8, output_bound=4.0, output_noise=0.1,
         input_rounding="stochastic", output_rounding="stochastic",

@@ -325,7 +325,8 @@ def test_training_goes_alike_in_every_form(rule: str, fast: str, place: torch.de
     """Steps of a small network, read noise, drift and refresh among them.
 
     Where the forms draw the same numbers, they may differ by rounding only. A card draws others,
-    and so do the streams of the CPU's form: there the run must only go through.
+    and so do the streams of the CPU's form and pulses in one pass with chi: there the run must
+    only go through.
     """
     x, y = torch.rand(10, 4, 12), torch.randint(0, 5, (10, 4))
     left = []
@@ -347,7 +348,7 @@ def test_training_goes_alike_in_every_form(rule: str, fast: str, place: torch.de
         left.append([tile.weights().cpu() for tile in mcatrain.tile.tiles(net).values()])
         pulses = [tile.synapse.set_pulses for tile in mcatrain.tile.tiles(net).values()]
         assert min(pulses) > 10
-    if place.type == "cpu" and (fast, rule) != ("cpu", "rpu"):
+    if place.type == "cpu" and (fast, rule) not in {("cpu", "rpu"), ("cuda", "mca")}:
         for one, other in zip(*left, strict=True):
             torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
 

@@ -126,6 +126,26 @@ def read_pairs(
     return float(shortest.item()) if number else float("inf")
 
 
+@triton.jit
+def after_pulses(
+    conductance, programmed_at, exponent, weight, variance, due, pair, size, here, up, set_to,
+    now, t0, rate, tolerance, beta, m3, c3, NOISY: tl.constexpr,
+):  # fmt: skip
+    """Note the time of pulses that set G+ (``up``) or G- of pairs to ``set_to``; read the pairs."""
+    i = tl.where(up, pair, pair + size)
+    nu = tl.load(exponent + i, mask=here, other=0.0)
+    tl.store(programmed_at + i, tl.zeros_like(nu).to(tl.float64) + now, mask=here)
+    # A device just programmed drifts from T0 on; its partner has drifted.
+    stays = t0 + t0 * (tolerance / tl.maximum(nu, 1e-12))
+    rest, stays_too = drifted(
+        conductance, programmed_at, exponent, tl.where(up, pair + size, pair), here, now, t0,
+        rate, tolerance,
+    )  # fmt: skip
+    plus, minus = tl.where(up, set_to, rest), tl.where(up, rest, set_to)
+    write_pair(weight, variance, pair, here, plus, minus, beta, m3, c3, NOISY)
+    tl.atomic_min(due + pair // _DUE_BLOCK, now + tl.minimum(stays, stays_too), mask=here)
+
+
 @triton.jit(do_not_specialize=["events"])
 def _pulse_pairs(
     conductance, pulses, programmed_at, exponent, index, count, first, normals,
@@ -145,17 +165,10 @@ def _pulse_pairs(
         conductance, pulses, i, tl.abs(signed), first + e, normals, here,
         m1, c1, A1, a, m2, c2, A2, g_min, g_max,
     )  # fmt: skip
-    tl.store(programmed_at + i, tl.zeros((BLOCK,), tl.float64) + now, mask=here)
-    # A device just programmed drifts from T0 on; its partner has drifted.
-    nu = tl.load(exponent + i, mask=here, other=0.0)
-    stays = t0 + t0 * (tolerance / tl.maximum(nu, 1e-12))
-    rest, stays_too = drifted(
-        conductance, programmed_at, exponent, tl.where(up, pair + size, pair), here, now, t0,
-        rate, tolerance,
+    after_pulses(
+        conductance, programmed_at, exponent, weight, variance, due, pair, size, here, up, set_to,
+        now, t0, rate, tolerance, beta, m3, c3, NOISY,
     )  # fmt: skip
-    plus, minus = tl.where(up, set_to, rest), tl.where(up, rest, set_to)
-    write_pair(weight, variance, pair, here, plus, minus, beta, m3, c3, NOISY)
-    tl.atomic_min(due + pair // _DUE_BLOCK, now + tl.minimum(stays, stays_too), mask=here)
 
 
 def pulse_pairs(

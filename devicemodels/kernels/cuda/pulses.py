@@ -21,6 +21,15 @@ _BLOCK = 256
 
 
 @triton.jit
+def set_once(g, number, z, m1, c1, A1, a, m2, c2, A2, g_min, g_max):
+    """Return the conductance, float64, after the SET pulse ``number`` since RESET."""
+    history = tl.exp(-number.to(tl.float64) / a)
+    mean = m1 * g + c1 + A1 * history
+    spread = tl.maximum(m2 * g + c2 + A2 * history, 0.0)
+    return tl.minimum(tl.maximum(g + mean + spread * z.to(tl.float64), g_min), g_max)
+
+
+@triton.jit
 def set_some(
     conductance, pulses, i, number, first, normals, here,
     m1, c1, A1, a, m2, c2, A2, g_min, g_max,
@@ -34,11 +43,9 @@ def set_some(
     done = tl.load(pulses + i, mask=here, other=0)
     for k in range(0, tl.max(number, axis=0)):
         live = number > k
-        z = tl.load(draw + k, mask=live, other=0.0).to(tl.float64)
-        history = tl.exp(-(done + 1 + k).to(tl.float64) / a)
-        mean = m1 * g + c1 + A1 * history
-        spread = tl.maximum(m2 * g + c2 + A2 * history, 0.0)
-        g = tl.where(live, tl.minimum(tl.maximum(g + mean + spread * z, g_min), g_max), g)
+        z = tl.load(draw + k, mask=live, other=0.0)
+        risen = set_once(g, done + 1 + k, z, m1, c1, A1, a, m2, c2, A2, g_min, g_max)
+        g = tl.where(live, risen, g)
     set_to = g.to(tl.float32)
     tl.store(conductance + i, set_to, mask=here)
     tl.store(pulses + i, done + number.to(tl.int32), mask=here)

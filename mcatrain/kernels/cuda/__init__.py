@@ -5,6 +5,7 @@ products of bits, which are torch's, and the others, like ``is_finite``, are a f
 """
 
 from mcatrain.kernels.cuda.convert import convert
+from mcatrain.kernels.cuda.program import program
 from mcatrain.kernels.cuda.update import accumulate, descend, spend
 from mcatrain.kernels.reference import (
     Lines,
@@ -35,5 +36,6 @@ __all__ = [
     "lstm_backward",
     "lstm_forward",
     "patches",
+    "program",
     "spend",
 ]

@@ -1,7 +1,7 @@
 """One pass over chi: add the gradient, take out whole pulses, list them.
 
 Whoever pulses by the list (devicemodels.kernels.pulse_pairs) must know its length, so that a step
-of MCA waits for the card once an array here, and again to count the pulses.
+of MCA waits for the card once an array here, and again to count the pulses; `program` needs none.
 """
 
 # No `from __future__ import annotations`: triton reads the annotations of kernels as types.
@@ -19,16 +19,12 @@ _BLOCK, _WIDEST = 1024, 256
 
 
 @triton.jit
-def _spend(
-    chi, gradient, x, d, index, count, counter, height, width, scale: tl.float32,
-    epsilon: tl.float64, least: tl.float32, most: tl.float64,
+def chi_block(
+    chi, gradient, x, d, height, width, scale,
     ADDED: tl.constexpr, WHOLE: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """Take whole pulses out of chi, and list them; if ADDED after adding scale
-    times d x^T or, if WHOLE, the gradient.
-
-    counter: pointer to int64, the events so far.
-    """
+    """Return this program's block of chi, flat places, mask and values (TALL, WIDE); if ADDED
+    after adding scale times d x^T or, if WHOLE, the gradient."""
     across = tl.cdiv(width, WIDE)
     row = tl.program_id(0) // across * TALL + tl.arange(0, TALL)
     column = tl.program_id(0) % across * WIDE + tl.arange(0, WIDE)
@@ -42,14 +38,41 @@ def _spend(
         lines = tl.load(x + column, mask=column < width, other=0.0)
         errors = tl.load(d + row, mask=row < height, other=0.0)
         value += (scale * errors)[:, None] * lines[None, :]
-    near = tl.abs(value) >= least
-    if tl.max(tl.max(near.to(tl.int32), axis=1), axis=0) > 0:
-        wide = value.to(tl.float64)
-        asked = tl.where(near & here, wide / epsilon, 0.0)
-        pulses = tl.minimum(tl.maximum(asked, -most), most).to(tl.int64)
-        value = tl.where(
-            pulses != 0, (wide - pulses.to(tl.float64) * epsilon).to(tl.float32), value
-        )
+    return at, here, value
+
+
+@triton.jit
+def is_near(value, least):
+    """Return whether a value of a block may hold a whole pulse."""
+    return tl.max(tl.max((tl.abs(value) >= least).to(tl.int32), axis=1), axis=0) > 0
+
+
+@triton.jit
+def whole_pulses(value, here, epsilon, least, most):
+    """Return what is left of a block of chi, and its pulses, int64, at most ``most`` of a weight.
+
+    epsilon, most: float64; least: float32, a hair below epsilon.
+    """
+    wide = value.to(tl.float64)
+    asked = tl.where((tl.abs(value) >= least) & here, wide / epsilon, 0.0)
+    pulses = tl.minimum(tl.maximum(asked, -most), most).to(tl.int64)
+    left = (wide - pulses.to(tl.float64) * epsilon).to(tl.float32)
+    return tl.where(pulses != 0, left, value), pulses
+
+
+@triton.jit
+def _spend(
+    chi, gradient, x, d, index, count, counter, height, width, scale: tl.float32,
+    epsilon: tl.float64, least: tl.float32, most: tl.float64,
+    ADDED: tl.constexpr, WHOLE: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Take whole pulses out of chi, see `chi_block`, and list them.
+
+    counter: pointer to int64, the events so far.
+    """
+    at, here, value = chi_block(chi, gradient, x, d, height, width, scale, ADDED, WHOLE, TALL, WIDE)
+    if is_near(value, least):
+        value, pulses = whole_pulses(value, here, epsilon, least, most)
         flat = tl.reshape(pulses, [TALL * WIDE])
         taken = flat != 0
         place = take_places(counter, taken)
@@ -88,17 +111,28 @@ def _events(
     if not chi.numel():
         return index, count
     counter = torch.zeros(1, dtype=torch.int64, device=chi.device)
-    wide = min(_WIDEST, triton.next_power_of_2(width))
-    tall = _BLOCK // wide
+    grid, tall, wide = tiling(height, width)
     # A kernel takes no None: what it will not touch stands in for it.
     x, d = (chi, chi) if factors is None else factors
     whole = gradient is not None
     added = whole or factors is not None
     # Fused multiply-adds would round chi - p epsilon once instead of twice.
-    _spend[(blocks(height, tall)[0] * blocks(width, wide)[0],)](
+    _spend[grid](
         chi, gradient if whole else chi, x, d, index, count, counter, height, width, scale,
-        epsilon, epsilon * (1 - 1e-6), float(MOST_PULSES), ADDED=added, WHOLE=whole,
+        epsilon, nearly(epsilon), float(MOST_PULSES), ADDED=added, WHOLE=whole,
         TALL=tall, WIDE=wide, enable_fp_fusion=False,
     )  # fmt: skip
     index, order = in_order(index, counter)
     return index, count[order]
+
+
+def tiling(height: int, width: int) -> tuple[tuple[int], int, int]:
+    """Return the grid over a matrix, and rows and columns of a program's block."""
+    wide = min(_WIDEST, triton.next_power_of_2(width))
+    tall = _BLOCK // wide
+    return (blocks(height, tall)[0] * blocks(width, wide)[0],), tall, wide
+
+
+def nearly(epsilon: float) -> float:
+    """Return a threshold that rounding to float32 cannot lift above epsilon."""
+    return epsilon * (1 - 1e-6)
