@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import platform
 import statistics
 import subprocess
@@ -22,17 +21,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import mcatrain
-from devicemodels import PulseEvents, load
+from benchmarks.gpu_pairs import EPSILON, Pairs, agrees, check, factors, pcm
 from devicemodels import kernels as device_kernels
-from devicemodels.devices.pcm import PCMParameters
-from devicemodels.kernels.reference import DUE_BLOCK
 from mcatrain import kernels
 from mcatrain.tasks.cnn import cifar10_network
 
@@ -41,8 +37,8 @@ ROOT = Path(__file__).parents[1]
 TESTS = (
     "tests/devicemodels/test_kernels.py",
     "tests/layers/test_training_kernels.py",
+    "tests/layers/test_program_kernel.py",
 )
-EPSILON, BETA_US, TOLERANCE = 0.096, 8.02, 3e-3
 #: Training images of CIFAR-10 that the paper's split trains on.
 EPOCH = 40_000
 
@@ -59,107 +55,6 @@ class Sizes:
     images: int = 100
     cnn_seconds: float = 60.0
     cnn_lr: float = 0.02
-
-
-@dataclass
-class Pairs:
-    """chi and PCM pairs of a square array."""
-
-    chi: Tensor
-    conductance_us: Tensor
-    pulses: Tensor
-    programmed_at_s: Tensor
-    exponent: Tensor
-    weight: Tensor
-    variance: Tensor
-    due_s: Tensor
-
-    @staticmethod
-    def make(width: int, device: torch.device) -> Pairs:
-        n, g = width * width, torch.Generator(device).manual_seed(0)
-
-        def uniform(size: int) -> Tensor:
-            return torch.rand(size, generator=g, device=device)
-
-        # Multiples of 2^-22: with `factors` as they are, sums are exact in whatever order.
-        chi = (uniform(n) * 2 - 1).mul_(0.99 * EPSILON * 2**22).round_().mul_(2.0**-22)
-        return Pairs(
-            chi.view(width, width),
-            0.1 + 11.9 * uniform(2 * n),
-            torch.zeros(2 * n, dtype=torch.int32, device=device),
-            100 * uniform(2 * n).double(),
-            0.01 + 0.08 * uniform(2 * n),
-            torch.zeros(n, device=device),
-            torch.zeros(n, dtype=torch.bfloat16, device=device),
-            torch.zeros(-(-n // DUE_BLOCK), dtype=torch.float64, device=device),
-        )
-
-    def update(self, x: Tensor, d: Tensor, scale: float, device: PCMParameters) -> None:
-        """Add scale d x^T to chi, pulse the devices without write noise, read what was pulsed."""
-        index, count = kernels.accumulate(self.chi, x, d, scale, EPSILON)
-        events = PulseEvents(index, count)
-        still = torch.zeros(events.total, device=index.device)
-        device_kernels.pulse_pairs(*self._state(), events, still, 500.0, *self._way(device))
-
-    def _state(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.conductance_us, self.pulses, self.programmed_at_s, self.exponent
-
-    def _way(self, device: PCMParameters) -> tuple[Any, ...]:
-        return BETA_US, device, TOLERANCE, 0.0, self.weight, self.variance, self.due_s
-
-    def read(self, device: PCMParameters, now_s: float) -> None:
-        """Read the blocks that are due."""
-        g, _, at_s, nu = self._state()
-        device_kernels.read_pairs(g, at_s, nu, None, now_s, *self._way(device))
-
-
-def pcm() -> PCMParameters:
-    """Return the device of the paper."""
-    device = load("nandakumar2018").device
-    assert isinstance(device, PCMParameters)
-    return device
-
-
-def factors(s: Sizes) -> tuple[Tensor, Tensor]:
-    """Return x and d of one example, (1, width) each, in eighths."""
-    g = torch.Generator(s.device).manual_seed(1)
-    x, d = torch.randn(2, 1, s.width, generator=g, device=s.device).mul_(8).round_().div_(8)
-    return x, d
-
-
-def check(s: Sizes) -> dict[str, float]:
-    """Return how far the kernels are from the reference at the size timed, by what they do.
-
-    Of values above 1, the share of the value.
-    """
-    x, d = factors(s)
-    left: list[dict[str, Tensor]] = []
-    for form in ("reference", "cuda"):
-        own, one = Pairs.make(s.width, s.device), Pairs.make(s.width, s.device)
-        with device_kernels.use(form):
-            index, count = kernels.accumulate(one.chi, x[0], d[0], -(2.0**-10), EPSILON)
-            made = {"index": index, "count": count, "chi": one.chi}
-            own.update(x[0], d[0], -(2.0**-10), pcm())
-            made |= {"pulses": own.pulses, "conductance": own.conductance_us}
-            made["written"] = own.weight.clone()
-            own.read(pcm(), 1e4)
-            made |= {"weight": own.weight, "variance": own.variance, "due": own.due_s}
-            made["high"] = device_kernels.high_pairs(own.conductance_us, 11.99, 4.0)
-        left.append(made)
-    reference, found = left
-    far = {}
-    for name, expected in reference.items():
-        same = expected.shape == found[name].shape
-        expected, got = expected.double(), found[name].double()
-        off = (expected - got).abs() / expected.abs().clamp(min=1) if same else None
-        far[name] = math.inf if off is None else float(off.max())
-    return far
-
-
-def agrees(far: dict[str, float]) -> bool:
-    """Are the differences those of rounding, and lists alike?"""
-    limits = dict.fromkeys(("index", "count", "pulses", "high"), 0.0) | {"variance": 2.0**-8}
-    return all(value <= limits.get(name, 1e-5) for name, value in far.items())
 
 
 def seconds(run: Callable[[], object], s: Sizes) -> float:
@@ -183,7 +78,7 @@ def _wait(device: torch.device) -> None:
 
 def chi_pass(s: Sizes) -> dict[str, float]:
     """Return the time of each pass [ms], and of a copy that moves as many bytes of chi."""
-    state, (x, d), device = Pairs.make(s.width, s.device), factors(s), pcm()
+    state, (x, d), device = Pairs.make(s.width, s.device), factors(s.width, s.device), pcm()
     other = torch.empty_like(state.chi)
 
     def gathered() -> object:
@@ -197,6 +92,7 @@ def chi_pass(s: Sizes) -> dict[str, float]:
         "copy of chi (read and write)": lambda: other.copy_(state.chi),
         "accumulate": gathered,
         "accumulate, pulse and read": lambda: state.update(x[0], d[0], -1e-5, device),
+        "all of it in one pass": lambda: state.update_at_once(x[0], d[0], -1e-5, device),
         "spend": lambda: kernels.spend(state.chi, EPSILON),
         "read of all pairs": read,
     }
@@ -322,7 +218,7 @@ def main() -> int:
         print("benchmarks.gpu: triton is missing: pip install 'mcatrain[gpu]'", file=sys.stderr)
         return 2
     tests = subprocess.run([sys.executable, "-m", "pytest", *TESTS, "-k", "cuda"], cwd=ROOT)
-    far = check(s)
+    far = check(s.width, s.device)
     print(json.dumps(far, indent=1))
     if tests.returncode or not agrees(far):
         print("benchmarks.gpu: a kernel differs from the reference, see above", file=sys.stderr)

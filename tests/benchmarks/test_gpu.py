@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_pairs
 from devicemodels import kernels
 
 
@@ -15,11 +15,12 @@ def test_its_parts_run() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     small = {"width": 96, "rounds": 1, "hidden": 12, "batch": 3, "images": 2}
     s = gpu.Sizes(device, **small, cnn_seconds=1e-3, cnn_lr=1e-4)
-    far = gpu.check(s)
-    assert gpu.agrees(far), far
-    assert len(far) == 10
-    assert not gpu.agrees(far | {"chi": 1e-3})
-    assert not gpu.agrees(far | {"index": 1.0})
+    far = gpu_pairs.check(s.width, device)
+    assert gpu_pairs.agrees(far), far
+    assert len(far) == 14
+    assert not gpu_pairs.agrees(far | {"chi": 1e-3})
+    assert not gpu_pairs.agrees(far | {"index": 1.0})
+    assert not gpu_pairs.agrees(far | {"pulses, one pass": 1.0})
     with kernels.use("cuda"):
         passes, steps = gpu.chi_pass(s), gpu.mlp_steps(s)
     epochs = gpu.cnn_epochs(s)
