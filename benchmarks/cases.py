@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,9 +21,9 @@ Case = tuple[nn.Module, torch.optim.Optimizer]
 Maker = Callable[[nn.Module], Case]
 
 
-def float32(network: nn.Module) -> Case:
+def float32(network: nn.Module, lr: float = LR) -> Case:
     """Plain torch."""
-    return network, torch.optim.SGD(network.parameters(), lr=LR)
+    return network, torch.optim.SGD(network.parameters(), lr=lr)
 
 
 def mca(update: dict[str, Any] | None = None, **options: Any) -> Maker:
@@ -30,7 +31,7 @@ def mca(update: dict[str, Any] | None = None, **options: Any) -> Maker:
 
     def make(network: nn.Module) -> Case:
         model = mcatrain.convert(network, **options)
-        return model, mcatrain.MCA(model, torch.optim.SGD, lr=LR, **(update or {}))
+        return model, mcatrain.MCA(model, torch.optim.SGD, **{"lr": LR, **(update or {})})
 
     return make
 
@@ -40,25 +41,28 @@ def rpu(update: dict[str, Any] | None = None, **options: Any) -> Maker:
 
     def make(network: nn.Module) -> Case:
         model = mcatrain.convert(network, **options)
-        return model, mcatrain.RPU(model, lr=LR, **(update or {}))
+        return model, mcatrain.RPU(model, **{"lr": LR, **(update or {})})
 
     return make
 
 
-def cases(pcm: dict[str, Any]) -> dict[str, Maker]:
+def cases(pcm: dict[str, Any], lr: float = LR) -> dict[str, Maker]:
     """Return what is timed beside each other; pcm: how a network's weights go on PCM pairs.
 
-    Every non-ideality of the devices is on. RPU's own converters have 5 and 9 bits.
+    lr: small enough that plain torch does not diverge, nor RPU so far that it asks for more pulses
+    than there is memory for. Every non-ideality of the devices is on. RPU's own converters have 5
+    and 9 bits.
     """
+    rate: dict[str, Any] = {"lr": lr}
     pair = {"device_model": "nandakumar2018", **pcm}
     step: dict[str, Any] = {"device_model": "gokmen2016"}
     return {
-        FLOAT32: float32,
-        MCA: mca(**pair, periphery="mca"),
-        MCA_FACTORED: mca({"factored": True}, **pair, periphery="mca"),
-        "MCA, PCM pair, ideal converters": mca(**pair, periphery="ideal"),
-        "RPU, PCM pair, its converters": rpu(**pair, periphery="rpu2016"),
-        "RPU, PCM pair, ideal converters": rpu(**pair, periphery="ideal"),
-        RPU: rpu(**step, periphery="rpu2016"),
-        "RPU, constant step, ideal converters": rpu(**step, periphery="ideal"),
+        FLOAT32: partial(float32, lr=lr),
+        MCA: mca(rate, **pair, periphery="mca"),
+        MCA_FACTORED: mca(rate | {"factored": True}, **pair, periphery="mca"),
+        "MCA, PCM pair, ideal converters": mca(rate, **pair, periphery="ideal"),
+        "RPU, PCM pair, its converters": rpu(rate, **pair, periphery="rpu2016"),
+        "RPU, PCM pair, ideal converters": rpu(rate, **pair, periphery="ideal"),
+        RPU: rpu(rate, **step, periphery="rpu2016"),
+        "RPU, constant step, ideal converters": rpu(rate, **step, periphery="ideal"),
     }

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.cases import LR
 from mcatrain.tasks.cnn import cifar10_network
 from mcatrain.tasks.lstm import CharacterModel
 
@@ -21,8 +22,8 @@ _SEQUENCE = 100
 class Network:
     """A network, batches for it, and the rounds of each size of batch.
 
-    A round times ``burst - 1`` steps, or one where burst is 1 (`timing.alternate`). pcm: options
-    of `mcatrain.convert` for PCM pairs.
+    A round times ``burst - 1`` steps, or one where burst is 1 (`timing.alternate`). pcm, lr: see
+    `cases.cases`.
     """
 
     title: str
@@ -32,6 +33,7 @@ class Network:
     warm_up: int
     burst: int = 1
     pcm: dict[str, Any] = field(default_factory=lambda: {"beta": "7sd"})
+    lr: float = LR
 
 
 class Scores(CharacterModel):
@@ -92,7 +94,12 @@ MLP = Network(
 )
 WIDE = Network("MLP 1024-1024-1024", wide_mlp, _vectors, {128: 30}, 2)
 CNN = Network(
-    "CNN of CIFAR-10, 1.47 M weights", lambda: cifar10_network(10, 0.0), images, {50: 7}, 1
+    "CNN of CIFAR-10, 1.47 M weights",
+    lambda: cifar10_network(10, 0.0),
+    images,
+    {50: 7},
+    1,
+    lr=0.002,
 )
 LSTM = Network(
     "LSTM 2 x 256, sequences of 100, 87 characters", lambda: lstm(256, 2), text, {32: 7}, 1

@@ -153,7 +153,7 @@ def _time(network: Network, batch: int, effort: Effort) -> dict[str, dict[str, f
     found = {}
     for name in (FLOAT32, *_CASES):
         torch.manual_seed(0)
-        step = partial(train, *cases(network.pcm)[name](network.make()))
+        step = partial(train, *cases(network.pcm, network.lr)[name](network.make()))
         draw = partial(network.draw, batch, torch.Generator().manual_seed(batch))
         alternate({name: step}, draw, warm_up=0, rounds=network.warm_up)
         watch = Stopwatch(effort.clock)

@@ -30,7 +30,8 @@ def measure(effort: Effort) -> Part:
 def _time(network: Network, batch: int, effort: Effort) -> dict[str, Times]:
     torch.manual_seed(0)
     steps = {
-        name: partial(train, *make(network.make())) for name, make in cases(network.pcm).items()
+        name: partial(train, *make(network.make()))
+        for name, make in cases(network.pcm, network.lr).items()
     }
     return alternate(
         steps,
@@ -45,7 +46,7 @@ def _time(network: Network, batch: int, effort: Effort) -> dict[str, Times]:
 def _table(network: Network, found: dict[int, dict[str, Times]]) -> Table:
     counts = ", ".join(str(len(of[FLOAT32].seconds)) for of in found.values())
     rows = []
-    for name in cases(network.pcm):
+    for name in cases(network.pcm, network.lr):
         row = [name]
         for of in found.values():
             low, high = of[name].quartiles_ms
