@@ -31,18 +31,18 @@ from mcatrain.tile import Tile
 _COUNTING: dict[Callable[..., object], dict[str, str]] = {
     Tile.forward: {", self.reads.forward": ""},
     Tile.backward: {", self.reads.backward": ""},
-    Tile.collect: {"self.ledger.update_vectors += len(x)": "pass"},
+    Tile.collect: {"self.ledger.update_vectors += x.shape[0]": "pass"},
     Tile.refresh: {
         "before = self.synapse.set_pulses": "pass",
         "self.ledger.refresh_checks += self.synapse.can_saturate": "pass",
         "self.ledger.refresh_set_pulses += self.synapse.set_pulses - before": "pass",
     },
-    periphery.matvec: {"if reads is not None:\n    reads.vectors += len(x)": "pass"},
+    periphery.matvec: {"if reads is not None:\n    reads.vectors += x.shape[0]": "pass"},
     periphery.within_bounds: {"if reads is not None:\n        reads.repeats += len(clipped)": ""},
     mca.MCA._change_weights: {
         "changed = p.grad is not None or bool(tile.kept)": "pass",
         "tile.ledger.chi_steps += changed": "pass",
-        "tile.ledger.chi_entries += len(events)": "pass",
+        "tile.ledger.chi_entries += entries": "pass",
     },
     rpu.RPU._update: {
         "tile.ledger.stream_steps += 1": "pass",
