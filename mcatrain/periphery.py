@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Literal
 
 from torch import Tensor
-from torch.nn.functional import linear
 
 from devicemodels.errors import InputError, closest
 from devicemodels.state import Chance
@@ -129,7 +128,7 @@ def matvec(
     if reads is not None:
         reads.vectors += x.shape[0]
     if c.ideal and variance is None:
-        return linear(x, weights)
+        return kernels.product(x, weights)
     y, clipped = _convert(x, weights, variance, c, 1.0, chance)
     return within_bounds(y, clipped, x, weights, variance, c, chance, reads)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from devicemodels.pulses import PulseEvents
 from devicemodels.state import Chance, StateModule
 from devicemodels.synapses.base import Synapse
+from mcatrain import kernels
 from mcatrain.clock import Clock
 from mcatrain.ledger import Ledger, Passes
 from mcatrain.periphery import Periphery, matvec
@@ -175,7 +176,7 @@ class Tile(StateModule):
         self.examples += examples
         self.ledger.update_vectors += x.shape[0]
         if self.factors == "no" or (dense and self.factors == "may"):
-            return [d.T @ x]
+            return [kernels.product(d.T, x.T)]
         self.kept.append((x.contiguous(), d.contiguous()))
         return [None]
 

@@ -18,6 +18,12 @@ def convert(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
     return form(__name__, x).convert(x, *rest)
 
 
+def product(x: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
+    """See `reference.product`."""
+    y: Tensor = form(__name__, x).product(x, w, out)
+    return y
+
+
 def convert_patches(images: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
     """See `patchwise.convert_patches`."""
     return form(__name__, images).convert_patches(images, *rest)

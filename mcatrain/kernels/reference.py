@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from mcatrain.kernels.cells import lstm_backward, lstm_forward
 from mcatrain.kernels.lines import Lines
@@ -77,7 +76,7 @@ def convert(
     x = x * (1 / torch.where(scale >= LEAST_SCALE, scale, 1.0))
     if levels := c.input_levels:
         x = _round(x.clamp(-1, 1) * levels, dither).clamp(-levels, levels) * (1 / levels)
-    y = linear(x, weights)
+    y = product(x, weights)
     if normals is not None:
         if variance is None:
             y = y + normals * c.output_noise
@@ -90,6 +89,11 @@ def convert(
         step = c.output_bound / levels
         y = _round(y * (1 / step), output_dither).clamp(-levels, levels) * step
     return y * scale, clipped if len(clipped) else None
+
+
+def product(x: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return x (n, in) times w^T (in, out), float32, in out (n, out) if given; without a graph."""
+    return torch.mm(x, w.T, out=out)
 
 
 @cache

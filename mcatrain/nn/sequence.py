@@ -146,7 +146,7 @@ class InputsFirst(StepByStep):
         steps, n, _ = self.lines.shape
         self.array.reads.forward.vectors += steps * n
         x = self.lines[:, :, : self.inputs].reshape(steps * n, -1)
-        self.sums = torch.mm(x, self.to_x.T).view(steps, n, -1)
+        self.sums = kernels.product(x, self.to_x).view(steps, n, -1)
         if self.noisy:
             self.h_noise = self.h_noise.T.contiguous().T
             self.spread = noise_product(x.square().to(self.x_noise.dtype), self.x_noise)
@@ -158,7 +158,7 @@ class InputsFirst(StepByStep):
 
     def forward(self, t: int) -> Tensor:
         h = self.lines[t, :, self.inputs :]
-        y = torch.addmm(self.sums[t], h, self.from_h)
+        y = kernels.product(h, self.from_h.T).add_(self.sums[t])
         if self.noisy:
             torch.mul(h, h, out=self.squares)
             noise_product(self.squares, self.h_noise, self.noise)
@@ -176,7 +176,7 @@ class InputsFirst(StepByStep):
             self.deviation = torch.empty_like(self.noise, dtype=torch.float32)
 
     def backward(self, t: int, d: Tensor) -> Tensor:
-        dh = torch.mm(d, self.to_h)
+        dh = kernels.product(d, self.to_h.T)
         if self.noisy:
             torch.mul(d, d, out=self.squares)
             noise_product(self.squares, self.h_noise.T, self.noise)
@@ -186,7 +186,7 @@ class InputsFirst(StepByStep):
     def to_inputs(self, d: Tensor) -> Tensor:
         steps, n, _ = d.shape
         rows = d.view(steps * n, -1)
-        dx = torch.mm(rows, self.to_x)
+        dx = kernels.product(rows, self.to_x.T)
         if self.noisy:
             spread = noise_product(rows.square().to(self.x_noise.dtype), self.x_noise.T)
             dx.addcmul_(self.array.chance.normal(*dx.shape), spread.float().sqrt_())

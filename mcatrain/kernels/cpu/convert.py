@@ -20,6 +20,7 @@ from mcatrain.kernels.cpu.passes import (
     top,
     within,
 )
+from mcatrain.kernels.cpu.products import product
 from mcatrain.kernels.reference import noise_product
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def _convert_rows(
                 rows(dither, part), line.numpy(), bits(squares), scale[part],
             )  # fmt: skip
             xs = line[:size]
-        torch.mm(xs, weights.T, out=ys)
+        product(xs, weights, ys)
         spread = None
         if squares is not None and variance is not None:
             if not drive:
@@ -220,7 +221,7 @@ def convert(
     output_dither: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     if c.ideal and divisor == 1.0:
-        y = torch.mm(x, weights.T)
+        y = product(x, weights)
         if variance is not None and normals is not None:
             spread = noise_product((x * x).to(variance.dtype), variance)
             y.addcmul_(normals, spread.float().sqrt_())

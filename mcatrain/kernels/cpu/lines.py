@@ -12,6 +12,7 @@ from torch import Tensor
 from devicemodels.kernels.cpu.vectors import to_bfloat16
 from mcatrain.kernels import lines as plain
 from mcatrain.kernels.cpu.passes import LEAST, bits, drive_rows, rows, sense_rows, top, within
+from mcatrain.kernels.cpu.products import product
 from mcatrain.kernels.reference import noise_product
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Lines(plain.Lines):
             x.numpy(), self.c.input_levels, self.c.noise_management, np.float32(1.0), rows(None),
             line.numpy(), bits(squares), self.scale.reshape(-1),
         )  # fmt: skip
-        self.sums = torch.mm(line, weights[:, :ahead].T).view(steps, n, -1)
+        self.sums = product(line, weights[:, :ahead]).view(steps, n, -1)
         if variance is not None:
             self.spread = noise_product(squares, variance[:, :ahead]).view(steps, n, -1)
 
@@ -72,10 +73,9 @@ class Lines(plain.Lines):
     ) -> tuple[Tensor, Tensor | None]:
         if not self.direct or not self._drive(t):
             return super().__call__(t, dither, normals, output_dither)
+        y = product(self.line, self.to_h.T)
         if self.ahead:
-            y = torch.addmm(self.sums[t], self.line, self.to_h)
-        else:
-            y = torch.mm(self.line, self.to_h)
+            y += self.sums[t]
         if self.h_noise is not None:
             noise_product(self.squares, self.h_noise.T, self.noise)
             if self.ahead:

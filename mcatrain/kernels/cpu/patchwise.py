@@ -24,6 +24,7 @@ from mcatrain.kernels.cpu.passes import (
     top,
     within,
 )
+from mcatrain.kernels.cpu.products import product
 from mcatrain.kernels.cpu.windows import carry
 from mcatrain.kernels.patchwise import Draw
 from mcatrain.kernels.reference import noise_product
@@ -99,7 +100,7 @@ def convert_patches(
     if c.noise_management and c.input_levels <= MOST and multiplies_int8():
         digits = Digits(weights, pitch, 1 / c.input_levels)
     else:
-        weights_of = _padded(weights, pitch).T
+        weights_of = _padded(weights, pitch)
     noise = None if variance is None else _padded(variance, pitch)
     total, parts = 0, list(patchwise.parts(n, out[0] * out[1], inputs))
     most = parts[0][1].stop
@@ -116,7 +117,7 @@ def convert_patches(
         if digits is not None:
             digits.products(whole[:size], ys)
         elif weights_of is not None:
-            torch.mm(line[:size], weights_of, out=ys)
+            product(line[:size], weights_of, ys)
         spread = None if noise is None else noise_product(squares[:size], noise)
         _, normals, dither = draw(size)
         total += sense_rows(
@@ -184,7 +185,7 @@ def convert_to_patches(
     pitch = _whole(outputs)
     lines = images.view(n, height, width * channels).numpy()
     scale, hits = np.empty(len(d), np.float32), np.empty(len(d), np.int64)
-    weights = _padded(weights.T, pitch)
+    weights = _padded(weights.T, pitch).T
     noise = None if variance is None else _padded(variance.T, pitch)
     total, parts = 0, list(patchwise.parts(n, out[0] * out[1], outputs))
     most = parts[0][1].stop
@@ -204,7 +205,7 @@ def convert_to_patches(
         for own, pixels, band in _bands(part, g, out, pitch):
             here = slice(band.start - positions.start, band.stop - positions.start)
             length = band.stop - band.start
-            ys = torch.mm(line[here], weights, out=y[:length])
+            ys = product(line[here], weights, y[:length])
             _, normals, dither = draw(length)
             total += _sense_patches(
                 ys.numpy(), outputs, bits(spread[here]), rows(normals), np.float32(c.output_noise),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mcatrain.kernels.cpu.convert import CHUNK, are_few, convert_few
 from mcatrain.kernels.cpu.passes import drive_rows, sense_rows
+from mcatrain.kernels.cpu.products import product
 from mcatrain.kernels.reference import noise_product
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Converter:
                 self.line.numpy, self.squares.numpy, self.scale,
             )  # fmt: skip
             for k, w in enumerate(weights):
-                torch.mm(self.line.each[k], w.T, out=self.y.each[k])
+                product(self.line.each[k], w, self.y.each[k])
             if variances is not None:
                 for k, s in enumerate(variances):
                     self.spread.each[k].copy_(noise_product(self.squares.each[k], s))

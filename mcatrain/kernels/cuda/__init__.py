@@ -19,6 +19,7 @@ from mcatrain.kernels.reference import (
     lstm_backward,
     lstm_forward,
     patches,
+    product,
 )
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "lstm_backward",
     "lstm_forward",
     "patches",
+    "product",
     "program",
     "spend",
 ]
