@@ -108,19 +108,19 @@ def test_read_noise_at_the_output_matches_sampling_every_device(
     """
     torch.manual_seed(1)
     n = 20_000
-    w, s = torch.randn(5, 8), torch.rand(5, 8) * 0.2
+    w, s = torch.randn(5, 8), (torch.rand(5, 8) * 0.2).bfloat16()
     if transposed:
         w, s = w.T.contiguous().T, s.T.contiguous().T
     x = torch.randn(8)
     batch = x.expand(n, 8).contiguous()
-    sampled = ((w + s.sqrt() * torch.randn(n, 5, 8)) @ x.unsqueeze(1)).squeeze(2)
+    sampled = ((w + s.float().sqrt() * torch.randn(n, 5, 8)) @ x.unsqueeze(1)).squeeze(2)
     chance, c = Chance(0, "t"), Converters()
     if rows == 1:
         parts = [matvec(x.view(1, 8), w, s, c, chance) for _ in range(n)]
         y = torch.cat(parts)
     else:
         y = matvec(batch, w, s, c, chance)
-    variance = (x * x) @ s.T
+    variance = (x * x) @ s.float().T
     for drawn in (sampled, y):
         assert ((drawn.mean(0) - w @ x).abs() < 4.5 * (variance / n).sqrt()).all()
         assert ((drawn.var(0) / variance - 1).abs() < 4.5 * math.sqrt(2 / n)).all()

@@ -220,14 +220,15 @@ def convert(
     normals: Tensor | None,
     output_dither: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    if c.ideal and divisor == 1.0:
+    n, outputs = x.shape[0], weights.shape[0]
+    few = are_few(n, weights)
+    if c.ideal and divisor == 1.0 and not (few and variance is not None):
         y = product(x, weights)
         if variance is not None and normals is not None:
             spread = noise_product((x * x).to(variance.dtype), variance)
             y.addcmul_(normals, spread.float().sqrt_())
         return y, None
-    n, outputs = x.shape[0], weights.shape[0]
-    if not are_few(n, weights):
+    if not few:
         return _convert_rows(x, weights, variance, c, divisor, dither, normals, output_dither)
     y, hits = torch.empty(n, outputs), np.empty(n, dtype=np.int64)
     drawn = dither, normals, output_dither

@@ -189,7 +189,7 @@ def convert_to_patches(
     noise = None if variance is None else _padded(variance.T, pitch)
     total, parts = 0, list(patchwise.parts(n, out[0] * out[1], outputs))
     most = parts[0][1].stop
-    line, y = torch.empty(most, inputs), torch.empty(most, pitch)
+    line = torch.empty(most, inputs)
     squares, spread = (
         torch.empty(0 if noise is None else most, width, dtype=torch.bfloat16)
         for width in (inputs, pitch)
@@ -205,7 +205,7 @@ def convert_to_patches(
         for own, pixels, band in _bands(part, g, out, pitch):
             here = slice(band.start - positions.start, band.stop - positions.start)
             length = band.stop - band.start
-            ys = product(line[here], weights, y[:length])
+            ys = product(line[here], weights)
             _, normals, dither = draw(length)
             total += _sense_patches(
                 ys.numpy(), outputs, bits(spread[here]), rows(normals), np.float32(c.output_noise),
