@@ -24,6 +24,11 @@ def product(x: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
     return y
 
 
+def add_product(to: Tensor, *rest: Any) -> None:
+    """See `reference.add_product`."""
+    form(__name__, to).add_product(to, *rest)
+
+
 def convert_patches(images: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
     """See `patchwise.convert_patches`."""
     return form(__name__, images).convert_patches(images, *rest)

@@ -96,6 +96,11 @@ def product(x: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.mm(x, w.T, out=out)
 
 
+def add_product(to: Tensor, x: Tensor, w: Tensor, alpha: float) -> None:
+    """Add alpha x w^T to a matrix, as for `product`, in place."""
+    to.addmm_(x, w.T, alpha=alpha)
+
+
 @cache
 def _multiplies_bfloat16() -> bool:
     """Does this machine's processor multiply bfloat16 itself?"""

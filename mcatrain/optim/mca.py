@@ -171,18 +171,18 @@ class MCA(PulsedOptimizer):
     ) -> PulseEvents:
         """Take the whole pulses out of chi, after adding a gradient and kept factors to it."""
         factors = tile.kept
-        if gradient is None and len(factors) == 1 and factors[0][0].size(0) == 1:
+        if gradient is not None and not factors:
+            index, count = kernels.descend(chi, gradient, -lr, epsilon)
+        elif gradient is None and len(factors) == 1 and factors[0][0].size(0) == 1:
             x, d = factors.pop()
             index, count = kernels.accumulate(chi, x[0], d[0], -lr, epsilon)
         else:
+            if gradient is not None:
+                chi.add_(gradient, alpha=-lr)
             for x, d in factors:
-                own = kernels.product(d.T, x.T)
-                gradient = own if gradient is None else gradient + own
+                kernels.add_product(chi, d.T, x.T, -lr)
             factors.clear()
-            if gradient is None:
-                index, count = kernels.spend(chi, epsilon)
-            else:
-                index, count = kernels.descend(chi, gradient, -lr, epsilon)
+            index, count = kernels.spend(chi, epsilon)
         if index.numel() and sum(device_kernels.tally(count)) >= MOST_PULSES:
             raise InputError(
                 f"layer {tile.name!r} asks for more pulses than can be counted: lower the "

@@ -45,6 +45,7 @@ class Work(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         self.operations += 1
         name = func._overloadpacket
+        name = torch.ops.aten.addmm if name is torch.ops.aten.addmm_ else name
         if func._schema.name == "mkldnn::_linear_pointwise":  # the registry does not know it
             self.flops += 2 * args[0].numel() * len(args[1])
         elif name in flop_registry:

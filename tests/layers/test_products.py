@@ -54,6 +54,15 @@ def test_gradient_of_strided_factors(by: str) -> None:
     assert got.is_contiguous()
 
 
+@pytest.mark.parametrize("n", [2, 64])
+def test_product_is_added(by: str, n: int) -> None:
+    torch.manual_seed(0)
+    to, d, x = torch.randn(150, 130), torch.randn(n, 150), torch.randn(n, 130)
+    want = to.double() - 0.5 * d.double().T @ x.double()
+    products.add_product(to, d.T, x.T, -0.5)
+    torch.testing.assert_close(to.double(), want, rtol=0, atol=1e-4)
+
+
 def test_small_products_stay_with_torch() -> None:
     x, w = torch.randn(2, 130), torch.randn(150, 130)
     with (

@@ -5,7 +5,7 @@ from mcatrain.kernels.cpu.coincidences import coincidences, coincidences_sum
 from mcatrain.kernels.cpu.convert import convert
 from mcatrain.kernels.cpu.lines import Lines
 from mcatrain.kernels.cpu.patchwise import convert_patches, convert_to_patches
-from mcatrain.kernels.cpu.products import product
+from mcatrain.kernels.cpu.products import add_product, product
 from mcatrain.kernels.cpu.streams import gains
 from mcatrain.kernels.cpu.update import accumulate, descend, is_finite, spend
 from mcatrain.kernels.cpu.windows import add_patches, patches
@@ -14,6 +14,7 @@ __all__ = [
     "Lines",
     "accumulate",
     "add_patches",
+    "add_product",
     "coincidences",
     "coincidences_sum",
     "convert",

@@ -16,6 +16,8 @@ from mcatrain.kernels import reference
 
 #: Rows, and multiplications, below which oneDNN's call takes longer than MKL's whole product.
 _ROWS, _WORTH = 4, 2**20
+#: Terms of each sum from which on oneDNN makes up for the sums' way through memory.
+_TERMS = 16
 
 
 @cache
@@ -39,8 +41,19 @@ def _by_onednn(x: Tensor, w: Tensor) -> Tensor:
 
 
 def product(x: Tensor, w: Tensor, out: Tensor | None = None) -> Tensor:
-    n = x.shape[0]
-    if n < _ROWS or n * w.numel() < _WORTH or not onednn_is_faster():
+    if not _is_for_onednn(x, w):
         return reference.product(x, w, out)
     y = _by_onednn(x, w)
     return y if out is None else out.copy_(y)
+
+
+def add_product(to: Tensor, x: Tensor, w: Tensor, alpha: float) -> None:
+    if x.shape[1] < _TERMS or not _is_for_onednn(x, w):
+        reference.add_product(to, x, w, alpha)
+    else:
+        to.add_(_by_onednn(x, w), alpha=alpha)
+
+
+def _is_for_onednn(x: Tensor, w: Tensor) -> bool:
+    n = x.shape[0]
+    return n >= _ROWS and n * w.numel() >= _WORTH and onednn_is_faster()

@@ -10,6 +10,7 @@ from mcatrain.kernels.cuda.update import accumulate, descend, spend
 from mcatrain.kernels.reference import (
     Lines,
     add_patches,
+    add_product,
     coincidences,
     coincidences_sum,
     convert_patches,
@@ -26,6 +27,7 @@ __all__ = [
     "Lines",
     "accumulate",
     "add_patches",
+    "add_product",
     "coincidences",
     "coincidences_sum",
     "convert",
