@@ -183,13 +183,16 @@ def test_every_run_has_a_page_that_its_links_reach(open_page: Open, full_report:
     assert len(runs) == 6
     for place in runs:
         page.click(f"#runs a[href='#{place}']")
+        page.wait_for_selector(f"[id='{place}'].here")
         assert shown(page) == [place]
         assert page.url.endswith("#" + place)
         page.click(".runlist summary")
         page.click(".bar a[href='#overview']")
+        page.wait_for_selector("#overview.here")
         assert shown(page) == ["overview"]
         page.click(".runlist summary")
         page.click(f".bar a[href='#{place}']")
+        page.wait_for_selector(f"[id='{place}'].here")
         assert shown(page) == [place]
         assert page.get_attribute(f".bar a[href='#{place}']", "aria-current") == "page"
         page.click(".bar a[href='#overview']")
@@ -200,6 +203,7 @@ def test_deep_links_and_the_way_back(open_page: Open, full_report: Path) -> None
     assert shown(page) == ["run-mca-on-nandakumar2018-seed-1"]
     assert "MCA on nandakumar2018, seed 1" in page.inner_text("main")
     page.click(".here a[href='#device-1']")
+    page.wait_for_selector("#devices.here")
     assert shown(page) == ["devices"]
     page.go_back()
     page.wait_for_selector("#run-mca-on-nandakumar2018-seed-1.here")
