@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -21,8 +22,13 @@ from devicemodels.state import Chance
 from devicemodels.synapses.bipolar import SingleBipolar
 from devicemodels.synapses.pair import DifferentialPair
 from mcatrain.grid import ArrayProduct
+from mcatrain.kernels.cpu import lines, patchwise
+from mcatrain.kernels.cpu.digits import Digits
+from mcatrain.nn import native, sequence, streamed
+from mcatrain.nn.native import NativeConvolution
 from mcatrain.nn.patches import Patches
 from mcatrain.nn.recurrent import Recurrence
+from mcatrain.nn.streamed import StreamedConvolution
 from mcatrain.optim.base import PulsedOptimizer
 from mcatrain.tile import Tile
 
@@ -30,15 +36,14 @@ _VECTOR = "products, variance and converters of one vector"
 _PRODUCTS, _VARIANCE, _CONVERTERS = "products", "read variance's products", "converters"
 _NOISE, _READS, _PULSES = "random numbers", "drift and cached reads", "device pulses"
 _GRADIENT, _CHI, _STREAMS = "gradient's product", "passes over chi", "bit streams"
-_PATCHES, _LAYERS, _REST = (
-    "patches of images",
-    "array layers, rest",
-    "autograd, Python, other layers",
-)
+_PATCHES, _GATES = "patches of images", "gates of the LSTM"
+_LAYERS, _REST = "array layers, rest", "autograd, Python, other layers"
 PARTS = (
     _VECTOR, _PRODUCTS, _VARIANCE, _CONVERTERS, _NOISE, _READS, _PULSES, _GRADIENT, _CHI,
-    _STREAMS, _PATCHES, _LAYERS, _REST,
+    _STREAMS, _PATCHES, _GATES, _LAYERS, _REST,
 )  # fmt: skip
+_convert = importlib.import_module("mcatrain.kernels.cpu.convert")  # not its function
+_ARRAYS = ArrayProduct, Recurrence, StreamedConvolution, NativeConvolution
 #: Whose time is whose. What is called within another counts as its own part and not the other's.
 #: A name that the package no longer has is an error here: its time would silently go to the rest.
 _ENTRIES: tuple[tuple[Any, str, str], ...] = (
@@ -47,7 +52,19 @@ _ENTRIES: tuple[tuple[Any, str, str], ...] = (
     (mcatrain.kernels, "descend", _CHI),
     (mcatrain.kernels, "coincidences", _STREAMS),
     (mcatrain.kernels, "coincidences_sum", _STREAMS),
-    (mcatrain.MCA, "_spend", _GRADIENT),  # its own is the product of factors into chi
+    (mcatrain.kernels, "add_product", _GRADIENT),
+    (mcatrain.MCA, "_spend", _CHI),
+    *((module, "product", _PRODUCTS) for module in (_convert, lines, patchwise)),
+    (mcatrain.kernels, "product", _PRODUCTS),
+    (Digits, "products", _PRODUCTS),
+    *((module, "noise_product", _VARIANCE) for module in (_convert, lines, patchwise, sequence)),
+    (lines.Lines, "__init__", _CONVERTERS),
+    (lines.Lines, "__call__", _CONVERTERS),
+    (mcatrain.kernels, "convert_patches", _CONVERTERS),
+    (mcatrain.kernels, "convert_to_patches", _CONVERTERS),
+    *((module, "weight_gradient", _GRADIENT) for module in (native, streamed)),
+    (mcatrain.kernels, "lstm_forward", _GATES),
+    (mcatrain.kernels, "lstm_backward", _GATES),
     (mcatrain.RPU, "_update", _STREAMS),
     (devicemodels.kernels, "normals", _NOISE),
     (Chance, "normal", _NOISE),
@@ -62,8 +79,8 @@ _ENTRIES: tuple[tuple[Any, str, str], ...] = (
     (PulsedOptimizer, "_require_all_finite", _CHI),
     (Patches, "forward", _PATCHES),
     (Patches, "backward", _PATCHES),
-    *((kind, "forward", _LAYERS) for kind in (ArrayProduct, Recurrence)),
-    *((kind, "backward", _LAYERS) for kind in (ArrayProduct, Recurrence)),
+    *((kind, "forward", _LAYERS) for kind in _ARRAYS),
+    *((kind, "backward", _LAYERS) for kind in _ARRAYS),
 )
 _CASES = (MCA, MCA_FACTORED, RPU)
 _SIZES = ((MLP, 1), (MLP, 100), (CNN, 50), (LSTM, 32))
@@ -76,6 +93,7 @@ class Stopwatch:
         self.clock = clock
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self._inner: list[float] = [0.0]
+        self._part = ""
 
     def timed(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
         """Return the function, its own time counted as ``part``."""
@@ -90,32 +108,26 @@ class Stopwatch:
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
         """Count the time within as ``part``, but for the parts within it."""
+        if self._part == _GRADIENT:  # its product is no other one
+            part = _GRADIENT
+        outer, self._part = self._part, part
         self._inner.append(0.0)
         start = self.clock()
         try:
             yield
         finally:
             passed = self.clock() - start
+            self._part = outer
             self.seconds[part] += passed - self._inner.pop()
             self._inner[-1] += passed
 
-    def converts(self, convert: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the kernel ``convert``, its products of weights and of variances apart."""
+    def converts(self, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the kernel ``convert``, which of one vector does all in one call."""
 
-        @functools.wraps(convert)
-        def call(x: Any, weights: Any, variance: Any, *rest: Any) -> Any:
-            spreads = None if variance is None else variance.untyped_storage().data_ptr()
-
-            def product(mm: Callable[..., Any], a: Any, b: Any, **options: Any) -> Any:
-                is_variance = b.untyped_storage().data_ptr() == spreads
-                with self.of(_VARIANCE if is_variance else _PRODUCTS):
-                    return mm(a, b, **options)
-
-            with (
-                mock.patch.object(torch, "mm", partial(product, torch.mm)),
-                self.of(_VECTOR if len(x) == 1 else _CONVERTERS),
-            ):
-                return convert(x, weights, variance, *rest)
+        @functools.wraps(kernel)
+        def call(x: Any, *rest: Any) -> Any:
+            with self.of(_VECTOR if len(x) == 1 else _CONVERTERS):
+                return kernel(x, *rest)
 
         return call
 
@@ -130,8 +142,8 @@ class Stopwatch:
                 stack.enter_context(
                     mock.patch.object(owner, name, staticmethod(timed) if static else timed)
                 )
-            convert = self.converts(mcatrain.kernels.convert)
-            stack.enter_context(mock.patch.object(mcatrain.kernels, "convert", convert))
+            converts = self.converts(mcatrain.kernels.convert)
+            stack.enter_context(mock.patch.object(mcatrain.kernels, "convert", converts))
             stack.enter_context(self.of(_REST))
             yield
 
