@@ -56,6 +56,7 @@ _ENTRIES: tuple[tuple[Any, str, str], ...] = (
     (mcatrain.MCA, "_spend", _CHI),
     *((module, "product", _PRODUCTS) for module in (_convert, lines, patchwise)),
     (mcatrain.kernels, "product", _PRODUCTS),
+    (lines, "add_product", _PRODUCTS),
     (Digits, "products", _PRODUCTS),
     *((module, "noise_product", _VARIANCE) for module in (_convert, lines, patchwise, sequence)),
     (lines.Lines, "__init__", _CONVERTERS),

@@ -158,7 +158,8 @@ class InputsFirst(StepByStep):
 
     def forward(self, t: int) -> Tensor:
         h = self.lines[t, :, self.inputs :]
-        y = kernels.product(h, self.from_h.T).add_(self.sums[t])
+        y = self.sums[t]
+        kernels.add_product(y, h, self.from_h.T, 1.0)
         if self.noisy:
             torch.mul(h, h, out=self.squares)
             noise_product(self.squares, self.h_noise, self.noise)

@@ -12,7 +12,7 @@ from torch import Tensor
 from devicemodels.kernels.cpu.vectors import to_bfloat16
 from mcatrain.kernels import lines as plain
 from mcatrain.kernels.cpu.passes import LEAST, bits, drive_rows, rows, sense_rows, top, within
-from mcatrain.kernels.cpu.products import product
+from mcatrain.kernels.cpu.products import add_product, product
 from mcatrain.kernels.reference import noise_product
 
 if TYPE_CHECKING:
@@ -73,9 +73,11 @@ class Lines(plain.Lines):
     ) -> tuple[Tensor, Tensor | None]:
         if not self.direct or not self._drive(t):
             return super().__call__(t, dither, normals, output_dither)
-        y = product(self.line, self.to_h.T)
         if self.ahead:
-            y += self.sums[t]
+            y = self.sums[t]
+            add_product(y, self.line, self.to_h.T, 1.0)
+        else:
+            y = product(self.line, self.to_h.T)
         if self.h_noise is not None:
             noise_product(self.squares, self.h_noise.T, self.noise)
             if self.ahead:
