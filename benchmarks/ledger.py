@@ -46,8 +46,7 @@ _COUNTING: dict[Callable[..., object], dict[str, str]] = {
     },
     rpu.RPU._update: {
         "tile.ledger.stream_steps += 1": "pass",
-        "tile.ledger.slots += int(streams[2].sum()) if self.bl_management else "
-        "len(x) * pulse_length": "pass",
+        "tile.ledger.slots += slots if self.bl_management else n * pulse_length": "pass",
     },
 }
 _STEPS = 10  # of a block

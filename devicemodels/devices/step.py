@@ -201,7 +201,7 @@ class StepArray(DeviceArray):
         repeats: whether a device may occur more than once.
         """
         p = self.physics
-        draws = len(count) if p.kind == "constant" else int(count.abs().sum())
+        draws = count.numel() if p.kind == "constant" else int(count.abs().sum())
         normals = self.chance.normal(draws)
         kernels.step_pulses(
             self.weight, self.devices, index, count, normals, p.dw_min_std, p, repeats

@@ -64,9 +64,9 @@ def lstm_backward(z: Tensor, *rest: Tensor) -> Tensor:
     return form(__name__, z).lstm_backward(z, *rest)
 
 
-def is_finite(values: Tensor) -> bool:
+def is_finite(*values: Tensor) -> bool:
     """See `reference.is_finite`."""
-    return form(__name__, values).is_finite(values)
+    return form(__name__, values[0]).is_finite(*values)
 
 
 def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ def program_of(chi: Tensor) -> Callable[..., tuple[int, int, Tensor | None] | No
     return getattr(form(__name__, chi), "program", None)
 
 
-def gains(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+def gains(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, int]:
     """See `reference.gains`."""
     return form(__name__, x).gains(x, *rest)
 

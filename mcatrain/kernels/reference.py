@@ -136,10 +136,10 @@ def _round(value: Tensor, dither: Tensor | None) -> Tensor:
     return value.round() if dither is None else (value + dither).floor()
 
 
-def is_finite(values: Tensor) -> bool:
-    """Return whether all numbers of a tensor are finite."""
+def is_finite(*values: Tensor) -> bool:
+    """Return whether all numbers of one or more tensors are finite."""
     # The sum is finite whenever all entries are (but for an overflow): one pass decides.
-    return math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())
+    return all(math.isfinite(v.sum().item()) or bool(torch.isfinite(v).all()) for v in values)
 
 
 def spend(chi: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -181,12 +181,13 @@ def accumulate(
 
 def gains(
     x: Tensor, d: Tensor, lr: float, dw_min: float, longest: int, um: bool, blm: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, int]:
     """Return the gains C_x, C_d and the slots BL of the streams of every row of x and d.
 
     x: (n, in), d: (n, out), float32, finite. lr: learning rate. dw_min: mean change of a pulse.
     longest: slots of a stream, at most if ``blm``. um, blm: update and BL management (Gokmen, Rasch
-    & Haensch 2018). Returns float64 (n,) twice and int64 (n,), all 0 where nothing can fire.
+    & Haensch 2018). Returns float64 (n,) twice and int64 (n,), all 0 where nothing can fire, and
+    the sum of the slots.
     """
     top_x, top_d = (v.abs().amax(dim=1).double() for v in (x, d))
     slots = torch.full_like(top_x, longest)
@@ -195,7 +196,8 @@ def gains(
     live = (top_x * top_d * lr != 0).double()
     gain = (lr / (slots * dw_min)).sqrt() * live
     balance = torch.where(live > 0, top_d / top_x, 1.0).sqrt() if um else torch.ones_like(gain)
-    return gain * balance, gain / balance, (slots * live).long()
+    slots = (slots * live).long()
+    return gain * balance, gain / balance, slots, int(slots.sum())
 
 
 def coincidences(

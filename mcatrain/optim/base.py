@@ -96,9 +96,9 @@ class PulsedOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 tile = self.tiles.get(p)
-                values = [] if p.grad is None else [p.grad]
-                values += [value for pair in tile.kept for value in pair] if tile else []
-                if all(map(kernels.is_finite, values)):
+                if (p.grad is None or kernels.is_finite(p.grad)) and (
+                    tile is None or all(kernels.is_finite(*pair) for pair in tile.kept)
+                ):
                     continue
                 where = f"layer {tile.name!r}" if tile else "a digital parameter"
                 raise InputError(

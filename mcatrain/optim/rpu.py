@@ -83,25 +83,25 @@ class RPU(PulsedOptimizer):
         x, d = tile.kept[0]
         if len(tile.kept) > 1:
             x, d = (torch.cat(values) for values in zip(*tile.kept, strict=True))
-        in_order = self.sequential
+        n, in_order = x.shape[0], self.sequential
         if in_order is None:
-            in_order = len(x) <= self.step_examples[tile]
+            in_order = n <= self.step_examples[tile]
         managements = self.update_management, self.bl_management
-        streams = kernels.gains(
+        *streams, slots = kernels.gains(
             x, d, float(lr), tile.synapse.granularity, pulse_length, *managements
         )
         tile.ledger.stream_steps += 1
-        tile.ledger.slots += int(streams[2].sum()) if self.bl_management else len(x) * pulse_length
+        tile.ledger.slots += slots if self.bl_management else n * pulse_length
         # One row has no order: its weights get ups or downs, and no weight both.
-        if in_order or len(x) == 1:
+        if in_order or n == 1:
             self._pulse_in_order(tile, x, d, *streams)
         else:
             self._pulse_sums(tile, x, d, *streams)
 
     def _pulse_in_order(self, tile: Tile, x: Tensor, d: Tensor, *streams: Tensor) -> None:
         """Pulse by one row of x and d after the other."""
-        rows = 0
-        while rows < len(x):
+        rows, n = 0, x.shape[0]
+        while rows < n:
             rest = [v[rows:] for v in (x, d, *streams)] if rows else (x, d, *streams)
             index, count, done = kernels.coincidences(*rest, tile.chance.seed_next())
             tile.pulse(PulseEvents(index, count, repeats=True))

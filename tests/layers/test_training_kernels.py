@@ -380,3 +380,8 @@ def test_is_finite(bad: float, fast: str, place: torch.device) -> None:
                 broken[at] = bad
                 assert not kernels.is_finite(broken)
                 assert not kernels.is_finite(broken.T)
+                assert not kernels.is_finite(broken, values)
+                assert not kernels.is_finite(values, broken)
+                assert not kernels.is_finite(values, broken.T)
+            assert kernels.is_finite(values, values[:2])
+            assert kernels.is_finite(values, values[:2].T)

@@ -82,7 +82,9 @@ def gains(
 ) -> list[list[float]]:
     """Return gains and slots of rows with these tops, at lr 0.01 and dw_min 0.001."""
     x, d = (torch.tensor([[-top, 0.0] for top in tops]) for tops in (top_x, top_d))
-    return [v.tolist() for v in kernels.gains(x, d, 0.01, 0.001, pulse_length, um, blm)]
+    *found, total = kernels.gains(x, d, 0.01, 0.001, pulse_length, um, blm)
+    assert total == found[2].sum()
+    return [v.tolist() for v in found]
 
 
 def test_update_management_balances_the_probabilities() -> None:

@@ -42,14 +42,14 @@ def _gains(x: Any, d: Any, lr: float, dw_min: float, longest: int, um: bool, blm
         gain = math.sqrt(lr / (slots[row] * dw_min))
         balance = math.sqrt(top_d / top_x) if um else 1.0
         gains_x[row], gains_d[row] = gain * balance, gain / balance
-    return gains_x, gains_d, slots
+    return gains_x, gains_d, slots, slots.sum()
 
 
 def gains(
     x: Tensor, d: Tensor, lr: float, dw_min: float, longest: int, um: bool, blm: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    gains_x, gains_d, slots = _gains(x.numpy(), d.numpy(), lr, dw_min, longest, um, blm)
-    return torch.from_numpy(gains_x), torch.from_numpy(gains_d), torch.from_numpy(slots)
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    gains_x, gains_d, slots, total = _gains(x.numpy(), d.numpy(), lr, dw_min, longest, um, blm)
+    return torch.from_numpy(gains_x), torch.from_numpy(gains_d), torch.from_numpy(slots), total
 
 
 @njit(cache=True)

@@ -28,10 +28,18 @@ def trouble(values: Any) -> Any:
     return total
 
 
-def is_finite(values: Tensor) -> bool:
-    if values.dtype != torch.float32 or not values.is_contiguous():
-        return reference.is_finite(values)
-    return not math.isnan(trouble(_flat(values)))
+@njit(cache=True)
+def _troubles(a: Any, b: Any) -> Any:
+    return trouble(a) + trouble(b)
+
+
+def is_finite(*values: Tensor) -> bool:
+    for v in values:
+        if v.dtype != torch.float32 or not v.is_contiguous():
+            return reference.is_finite(*values)
+    if len(values) == 2:  # the factors of a gradient: small, so that a call is what costs
+        return not math.isnan(_troubles(_flat(values[0]), _flat(values[1])))
+    return not any(math.isnan(trouble(_flat(v))) for v in values)
 
 
 @njit(cache=True)
