@@ -76,7 +76,7 @@ def derive_seed(seed: int, name: str) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-class Chance(nn.Module):
+class Chance(StateModule):
     """The random numbers of one tile: a generator seeded from (run seed, tile name).
 
     Its state is part of ``state_dict``, so a resumed run draws the numbers that an unbroken
