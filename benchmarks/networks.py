@@ -97,11 +97,11 @@ CNN = Network(
     "CNN of CIFAR-10, 1.47 M weights",
     lambda: cifar10_network(10, 0.0),
     images,
-    {50: 7},
+    {50: 30},
     1,
     lr=0.002,
 )
 LSTM = Network(
-    "LSTM 2 x 256, sequences of 100, 87 characters", lambda: lstm(256, 2), text, {32: 7}, 1
+    "LSTM 2 x 256, sequences of 100, 87 characters", lambda: lstm(256, 2), text, {32: 30}, 1
 )
 NETWORKS = (MLP, WIDE, CNN, LSTM)
