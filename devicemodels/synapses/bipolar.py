@@ -43,6 +43,8 @@ class SingleBipolar(Synapse):
         self.devices = devices
         self._granularity = granularity
         self.register_buffer("reference", None)
+        #: The states, and a view of them as a matrix: made once, as each step asks several times.
+        self._matrix: tuple[Tensor | None, Tensor] = None, torch.empty(0)
 
     @property
     def granularity(self) -> float:
@@ -88,7 +90,11 @@ class SingleBipolar(Synapse):
 
     def weights(self, now_s: float) -> Tensor:
         w = self.devices.weight
-        return (w if self.reference is None else w - self.reference).view(self.shape)
+        if self.reference is not None:
+            return (w - self.reference).view(self.shape)
+        if w is not self._matrix[0]:
+            self._matrix = w, w.view(self.shape)
+        return self._matrix[1]
 
     def read_variance(self, now_s: float) -> None:
         return None

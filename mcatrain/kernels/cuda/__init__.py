@@ -21,6 +21,7 @@ from mcatrain.kernels.reference import (
     lstm_forward,
     patches,
     product,
+    stream_pulses,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "product",
     "program",
     "spend",
+    "stream_pulses",
 ]
