@@ -50,7 +50,7 @@ _ENTRIES: tuple[tuple[Any, str, str], ...] = (
     (mcatrain.kernels, "spend", _CHI),
     (mcatrain.kernels, "accumulate", _CHI),
     (mcatrain.kernels, "descend", _CHI),
-    (mcatrain.kernels, "stream_pulses", _STREAMS),
+    (mcatrain.kernels, "coincidences", _STREAMS),
     (mcatrain.kernels, "coincidences_sum", _STREAMS),
     (mcatrain.kernels, "add_product", _GRADIENT),
     (mcatrain.MCA, "_spend", _CHI),

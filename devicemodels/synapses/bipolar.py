@@ -43,8 +43,6 @@ class SingleBipolar(Synapse):
         self.devices = devices
         self._granularity = granularity
         self.register_buffer("reference", None)
-        #: The states, and a view of them as a matrix: made once, as each step asks several times.
-        self._matrix: tuple[Tensor | None, Tensor] = None, torch.empty(0)
 
     @property
     def granularity(self) -> float:
@@ -90,11 +88,7 @@ class SingleBipolar(Synapse):
 
     def weights(self, now_s: float) -> Tensor:
         w = self.devices.weight
-        if self.reference is not None:
-            return (w - self.reference).view(self.shape)
-        if w is not self._matrix[0]:
-            self._matrix = w, w.view(self.shape)
-        return self._matrix[1]
+        return (w if self.reference is None else w - self.reference).view(self.shape)
 
     def read_variance(self, now_s: float) -> None:
         return None

@@ -99,11 +99,6 @@ def coincidences(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, int]:
     return form(__name__, x).coincidences(x, *rest)
 
 
-def stream_pulses(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, int, int]:
-    """See `reference.stream_pulses`."""
-    return form(__name__, x).stream_pulses(x, *rest)
-
-
 def coincidences_sum(x: Tensor, *rest: Any) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """See `reference.coincidences_sum`."""
     return form(__name__, x).coincidences_sum(x, *rest)

@@ -233,15 +233,6 @@ def coincidences(
     return index, count, rows
 
 
-def stream_pulses(
-    x: Tensor, d: Tensor, lr: float, dw_min: float, longest: int, um: bool, blm: bool, seed: int
-) -> tuple[Tensor, Tensor, int, int]:
-    """Do `gains` and `coincidences` in one call; return the slots of the rows done, too."""
-    gains_x, gains_d, slots, _ = gains(x, d, lr, dw_min, longest, um, blm)
-    index, count, rows = coincidences(x, d, gains_x, gains_d, slots, seed)
-    return index, count, rows, int(slots[:rows].sum())
-
-
 def coincidences_sum(
     x: Tensor, d: Tensor, gains_x: Tensor, gains_d: Tensor, slots: Tensor, seed: int
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

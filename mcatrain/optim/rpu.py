@@ -86,26 +86,28 @@ class RPU(PulsedOptimizer):
         n, in_order = x.shape[0], self.sequential
         if in_order is None:
             in_order = n <= self.step_examples[tile]
-        how = float(lr), tile.synapse.granularity, pulse_length
-        # One row has no order: its weights get ups or downs, and no weight both.
-        pulse = self._pulse_in_order if in_order or n == 1 else self._pulse_sums
-        slots = pulse(tile, x, d, *how, self.update_management, self.bl_management)
+        managements = self.update_management, self.bl_management
+        *streams, slots = kernels.gains(
+            x, d, float(lr), tile.synapse.granularity, pulse_length, *managements
+        )
         tile.ledger.stream_steps += 1
         tile.ledger.slots += slots if self.bl_management else n * pulse_length
+        # One row has no order: its weights get ups or downs, and no weight both.
+        if in_order or n == 1:
+            self._pulse_in_order(tile, x, d, *streams)
+        else:
+            self._pulse_sums(tile, x, d, *streams)
 
-    def _pulse_in_order(self, tile: Tile, x: Tensor, d: Tensor, *how: Any) -> int:
-        """Pulse by one row of x and d after the other; return the slots of their streams."""
-        rows, n, total = 0, x.shape[0], 0
+    def _pulse_in_order(self, tile: Tile, x: Tensor, d: Tensor, *streams: Tensor) -> None:
+        """Pulse by one row of x and d after the other."""
+        rows, n = 0, x.shape[0]
         while rows < n:
-            rest = (x[rows:], d[rows:]) if rows else (x, d)
-            index, count, done, slots = kernels.stream_pulses(*rest, *how, tile.chance.seed_next())
+            rest = [v[rows:] for v in (x, d, *streams)] if rows else (x, d, *streams)
+            index, count, done = kernels.coincidences(*rest, tile.chance.seed_next())
             tile.pulse(PulseEvents(index, count, repeats=True))
-            rows, total = rows + done, total + slots
-        return total
+            rows += done
 
-    def _pulse_sums(self, tile: Tile, x: Tensor, d: Tensor, *how: Any) -> int:
-        """Pulse by the sum over all rows, ups first; return the slots of their streams."""
-        *streams, slots = kernels.gains(x, d, *how)
+    def _pulse_sums(self, tile: Tile, x: Tensor, d: Tensor, *streams: Tensor) -> None:
+        """Pulse by the sum over all rows, ups first."""
         for events in kernels.coincidences_sum(x, d, *streams, tile.chance.seed_next()):
             tile.pulse(PulseEvents(*events))
-        return slots

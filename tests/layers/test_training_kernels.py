@@ -289,27 +289,6 @@ def test_coincidences_of_lines_that_always_fire(
 
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("most", [2**20, 60])
-@pytest.mark.parametrize("blm", [False, True])
-def test_stream_pulses_are_gains_and_coincidences(
-    name: str, most: int, blm: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mcatrain.kernels.reference.MOST_EVENTS", most)
-    torch.manual_seed(0)
-    x, d = torch.randn(20, 30), torch.randn(20, 10) * 0.1
-    how = 0.01, 0.001, 10, True, blm
-    with device_kernels.use(name):
-        *streams, total = kernels.gains(x, d, *how)
-        *expected, rows = kernels.coincidences(x, d, *streams, 5)
-        *got, done, slots = kernels.stream_pulses(x, d, *how, 5)
-    assert all(map(torch.equal, got, expected))
-    assert done == rows
-    assert (rows < 20) == (most == 60)
-    assert slots == streams[2][:rows].sum()
-    assert total == streams[2].sum()
-
-
-@pytest.mark.parametrize("name", FORMS)
-@pytest.mark.parametrize("most", [2**20, 60])
 def test_coincidences_come_row_after_row(
     name: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 """Kernels in Numba, for the CPU: one pass, no temporaries, no compiler needed."""
 
 from mcatrain.kernels.cpu.cells import lstm_backward, lstm_forward
-from mcatrain.kernels.cpu.coincidences import coincidences, coincidences_sum, stream_pulses
+from mcatrain.kernels.cpu.coincidences import coincidences, coincidences_sum
 from mcatrain.kernels.cpu.convert import convert
 from mcatrain.kernels.cpu.lines import Lines
 from mcatrain.kernels.cpu.patchwise import convert_patches, convert_to_patches
@@ -28,5 +28,4 @@ __all__ = [
     "patches",
     "product",
     "spend",
-    "stream_pulses",
 ]

@@ -10,7 +10,7 @@ from numba import njit
 from torch import Tensor
 
 from mcatrain.kernels import reference
-from mcatrain.kernels.cpu.streams import WORD, by_slot, fire, fired, gains_of, lines, ones
+from mcatrain.kernels.cpu.streams import WORD, by_slot, fire, fired, lines, ones
 
 #: Events that find room from the start.
 _ROOM = 4096
@@ -126,25 +126,6 @@ def coincidences(
         reference.MOST_EVENTS,
     )  # fmt: skip
     return torch.from_numpy(index), torch.from_numpy(count), rows
-
-
-@njit(cache=True)
-def _pulses(
-    x: Any, d: Any, lr: float, dw_min: float, longest: int, um: bool, blm: bool, state: Any,
-    most: int,
-) -> Any:  # fmt: skip
-    gains_x, gains_d, slots, _ = gains_of(x, d, lr, dw_min, longest, um, blm)
-    index, count, rows = _in_order(x, d, gains_x, gains_d, slots, state, most)
-    return index, count, rows, slots[:rows].sum()
-
-
-def stream_pulses(
-    x: Tensor, d: Tensor, lr: float, dw_min: float, longest: int, um: bool, blm: bool, seed: int
-) -> tuple[Tensor, Tensor, int, int]:
-    index, count, rows, slots = _pulses(
-        x.numpy(), d.numpy(), lr, dw_min, longest, um, blm, np.uint64(seed), reference.MOST_EVENTS
-    )
-    return torch.from_numpy(index), torch.from_numpy(count), rows, slots
 
 
 @njit(cache=True)

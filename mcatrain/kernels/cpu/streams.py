@@ -29,7 +29,7 @@ def _top(values: Any) -> Any:
 
 
 @njit(cache=True)
-def gains_of(x: Any, d: Any, lr: float, dw_min: float, longest: int, um: bool, blm: bool) -> Any:
+def _gains(x: Any, d: Any, lr: float, dw_min: float, longest: int, um: bool, blm: bool) -> Any:
     n = len(x)
     slots, gains_x, gains_d = np.zeros(n, np.int64), np.zeros(n), np.zeros(n)
     for row in range(n):
@@ -48,7 +48,7 @@ def gains_of(x: Any, d: Any, lr: float, dw_min: float, longest: int, um: bool, b
 def gains(
     x: Tensor, d: Tensor, lr: float, dw_min: float, longest: int, um: bool, blm: bool
 ) -> tuple[Tensor, Tensor, Tensor, int]:
-    gains_x, gains_d, slots, total = gains_of(x.numpy(), d.numpy(), lr, dw_min, longest, um, blm)
+    gains_x, gains_d, slots, total = _gains(x.numpy(), d.numpy(), lr, dw_min, longest, um, blm)
     return torch.from_numpy(gains_x), torch.from_numpy(gains_d), torch.from_numpy(slots), total
 
 

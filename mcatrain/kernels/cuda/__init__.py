@@ -21,7 +21,6 @@ from mcatrain.kernels.reference import (
     lstm_forward,
     patches,
     product,
-    stream_pulses,
 )
 
 __all__ = [
@@ -43,5 +42,4 @@ __all__ = [
     "product",
     "program",
     "spend",
-    "stream_pulses",
 ]
