@@ -83,8 +83,6 @@ _ENTRIES: tuple[tuple[Any, str, str], ...] = (
     *((kind, "forward", _LAYERS) for kind in _ARRAYS),
     *((kind, "backward", _LAYERS) for kind in _ARRAYS),
 )
-#: Examples after which pairs have been refreshed once: the first time loads kernels.
-_REFRESHES = 100
 _CASES = (MCA, MCA_FACTORED, RPU)
 _SIZES = ((MLP, 1), (MLP, 100), (CNN, 50), (LSTM, 32))
 
@@ -168,9 +166,11 @@ def _time(network: Network, batch: int, effort: Effort) -> dict[str, dict[str, f
     found = {}
     for name in (FLOAT32, *_CASES):
         torch.manual_seed(0)
-        step = partial(train, *cases(network.pcm, network.lr)[name](network.make()))
+        model, optimizer = cases(network.pcm, network.lr)[name](network.make())
+        step = partial(train, model, optimizer)
         draw = partial(network.draw, batch, torch.Generator().manual_seed(batch))
-        warm_up = max(network.warm_up, _REFRESHES // batch + 1)
+        # The first refresh loads its kernels.
+        warm_up = max(network.warm_up, getattr(optimizer, "refresh_every", 0) // batch + 1)
         alternate({name: step}, draw, warm_up=0, rounds=warm_up)
         watch = Stopwatch(effort.clock)
         alternate({name: partial(_watched, watch, step)}, draw, warm_up=0, rounds=rounds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from mcatrain.kernels.cells import lstm_backward, lstm_forward
 from mcatrain.kernels.lines import Lines
 from mcatrain.kernels.patchwise import convert_patches, convert_to_patches
+from mcatrain.kernels.processor import capabilities
 from mcatrain.kernels.windows import add_patches, patches
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def add_product(to: Tensor, x: Tensor, w: Tensor, alpha: float) -> None:
 @cache
 def _multiplies_bfloat16() -> bool:
     """Does this machine's processor multiply bfloat16 itself?"""
-    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    found = capabilities()
     return bool(found.get("avx512_bf16") or found.get("bf16"))
 
 

@@ -158,7 +158,7 @@ class InputsFirst(StepByStep):
 
     def forward(self, t: int) -> Tensor:
         h = self.lines[t, :, self.inputs :]
-        y = self.sums[t]
+        y = self.sums[t]  # which nobody asks for again
         kernels.add_product(y, h, self.from_h.T, 1.0)
         if self.noisy:
             torch.mul(h, h, out=self.squares)

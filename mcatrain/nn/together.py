@@ -54,7 +54,7 @@ class LinearTogether:
     @property
     def is_finite(self) -> bool:
         """Whether the factors of the last gradient are, of every chip."""
-        return kernels.is_finite(self._last.x.all) and kernels.is_finite(self._last.d.all)
+        return kernels.is_finite(self._last.x.all, self._last.d.all)
 
 
 class _Batch:

@@ -91,6 +91,13 @@ def shown(page: Any) -> list[str]:
     )
 
 
+def follow(page: Any, link: str, place: str) -> None:
+    """Click a link to a page, which the browser shows a moment later."""
+    page.click(link)
+    page.wait_for_selector(f"[id='{place}'].here")
+    assert shown(page) == [place]
+
+
 def background(page: Any) -> str:
     return page.evaluate("getComputedStyle(document.body).backgroundColor")
 
@@ -182,18 +189,12 @@ def test_every_run_has_a_page_that_its_links_reach(open_page: Open, full_report:
     runs = [place for place in pages_of(page) if place.startswith("run-")]
     assert len(runs) == 6
     for place in runs:
-        page.click(f"#runs a[href='#{place}']")
-        page.wait_for_selector(f"[id='{place}'].here")
-        assert shown(page) == [place]
+        follow(page, f"#runs a[href='#{place}']", place)
         assert page.url.endswith("#" + place)
         page.click(".runlist summary")
-        page.click(".bar a[href='#overview']")
-        page.wait_for_selector("#overview.here")
-        assert shown(page) == ["overview"]
+        follow(page, ".bar a[href='#overview']", "overview")
         page.click(".runlist summary")
-        page.click(f".bar a[href='#{place}']")
-        page.wait_for_selector(f"[id='{place}'].here")
-        assert shown(page) == [place]
+        follow(page, f".bar a[href='#{place}']", place)
         assert page.get_attribute(f".bar a[href='#{place}']", "aria-current") == "page"
         page.click(".bar a[href='#overview']")
 
@@ -202,9 +203,7 @@ def test_deep_links_and_the_way_back(open_page: Open, full_report: Path) -> None
     page = open_page(full_report, "#run-mca-on-nandakumar2018-seed-1")
     assert shown(page) == ["run-mca-on-nandakumar2018-seed-1"]
     assert "MCA on nandakumar2018, seed 1" in page.inner_text("main")
-    page.click(".here a[href='#device-1']")
-    page.wait_for_selector("#devices.here")
-    assert shown(page) == ["devices"]
+    follow(page, ".here a[href='#device-1']", "devices")
     page.go_back()
     page.wait_for_selector("#run-mca-on-nandakumar2018-seed-1.here")
     assert shown(page) == ["run-mca-on-nandakumar2018-seed-1"]

@@ -10,6 +10,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from mcatrain.kernels.processor import capabilities
+
 #: The largest digit, and how much finer the next one is: the rest is at most half a step.
 MOST, _BASE = 127, 254
 _DIGITS = 3
@@ -18,7 +20,7 @@ _DIGITS = 3
 @cache
 def multiplies_int8() -> bool:
     """Does this machine's processor multiply int8 itself, and torch with it?"""
-    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    found = capabilities()
     if not found.get("avx512_vnni") or not hasattr(torch, "_int_mm"):
         return False
     a = torch.arange(-127, 128, dtype=torch.int8).repeat(32, 3)[:, : 3 * 254]

@@ -74,7 +74,7 @@ class Lines(plain.Lines):
         if not self.direct or not self._drive(t):
             return super().__call__(t, dither, normals, output_dither)
         if self.ahead:
-            y = self.sums[t]
+            y = self.sums[t]  # which nobody asks for again
             add_product(y, self.line, self.to_h.T, 1.0)
         else:
             y = product(self.line, self.to_h.T)

@@ -7,12 +7,12 @@ oneDNN, torch's library for convolutions, does not (twice as fast on Zen 5).
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mcatrain.kernels import reference
+from mcatrain.kernels.processor import capabilities
 
 #: Rows, and multiplications, below which oneDNN's call takes longer than MKL's whole product.
 _ROWS, _WORTH = 4, 2**20
@@ -23,7 +23,7 @@ _TERMS = 16
 @cache
 def onednn_is_faster() -> bool:
     """Is this a processor that MKL uses by half, and can torch call oneDNN on it?"""
-    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    found = capabilities()
     if not found.get("avx512_f") or not str(found.get("cpu_name", "")).startswith("AMD"):
         return False
     x = torch.arange(6.0).view(2, 3)

@@ -29,17 +29,19 @@ def trouble(values: Any) -> Any:
 
 
 @njit(cache=True)
-def _troubles(a: Any, b: Any) -> Any:
-    return trouble(a) + trouble(b)
+def _troubles(arrays: Any) -> Any:
+    total = np.float32(0.0)
+    for values in arrays:
+        total += trouble(values)
+    return total
 
 
 def is_finite(*values: Tensor) -> bool:
     for v in values:
         if v.dtype != torch.float32 or not v.is_contiguous():
             return reference.is_finite(*values)
-    if len(values) == 2:  # the factors of a gradient: small, so that a call is what costs
-        return not math.isnan(_troubles(_flat(values[0]), _flat(values[1])))
-    return not any(math.isnan(trouble(_flat(v))) for v in values)
+    # In one call: of the factors of a gradient, which are small, that is what costs.
+    return not math.isnan(_troubles(tuple(map(_flat, values))))
 
 
 @njit(cache=True)

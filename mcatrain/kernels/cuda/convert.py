@@ -7,11 +7,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.nn.functional import linear
 
 from devicemodels.kernels.cuda.lists import blocks, in_order, take_places
 from devicemodels.kernels.cuda.pairs import to_bfloat16
-from mcatrain.kernels.reference import LEAST_SCALE, noise_product
+from mcatrain.kernels.reference import LEAST_SCALE, noise_product, product
 
 if TYPE_CHECKING:
     from mcatrain.periphery import Converters
@@ -119,7 +118,7 @@ def convert(
     read_noise = noisy and variance is not None
     squared = torch.empty_like(x, dtype=torch.bfloat16) if read_noise else None
     if not rows:
-        return linear(x, weights), None
+        return product(x, weights), None
     # A kernel takes no None: what it will not touch stands in for it.
     levels, (tall, wide) = c.input_levels, _tile(width)
     _to_lines[blocks(rows, tall)](
@@ -128,7 +127,7 @@ def convert(
         STOCHASTIC=dither is not None, SQUARED=squared is not None, TALL=tall, WIDE=wide,
         enable_fp_fusion=False,
     )  # fmt: skip
-    y = linear(line, weights)
+    y = product(line, weights)
     noise = None if squared is None or variance is None else noise_product(squared, variance)
     clipped = torch.empty(rows, dtype=torch.int64, device=x.device)
     counter = torch.zeros(1, dtype=torch.int64, device=x.device)
